@@ -1,0 +1,477 @@
+"""Convolution forward, input gradient and weight gradient.
+
+`correlate` is forward and input gradient of every convolution of the package, strided and
+transposed ones included (functional/conv.py says which arguments make which); `correlate_weights`
+is the weight gradient of the same. taps.pxd tells where they read, tile.pxd how they multiply.
+
+Both run over work items whose cut and order depend on the problem alone, so results are the same
+bits on any number of threads.
+"""
+
+from cython.parallel cimport prange, threadid
+from libc.stdlib cimport free
+from libc.string cimport memcpy, memset
+
+from scratch cimport allocate, carve, piece_of, round_to_line
+from simd cimport LANES, load, real, store
+from taps cimport (
+    Axis, Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
+    phase_of, phases, prepare, prepared_size, tabulate_pixels, tabulate_taps,
+)
+from tile cimport MAX_ROWS, even_rows, tile, vectors_for
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() except -1
+
+cdef enum:
+    # Up to this many output channels, gathering a panel costs more than it saves: each number
+    # gathered is used by too few rows.
+    DIRECT_ROWS = 16
+    # With fewer blocks than this, output channels are divided over the work items as well.
+    FEW_BLOCKS = 8
+    # Output channels that a weight-gradient item sums at once (bounds its scratch).
+    WEIGHT_COLUMNS = 256
+    # Items of a weight gradient when it is small enough to be summed in several copies.
+    FEW_ITEMS = 8
+    # Numbers in all those copies together.
+    COPIES_SIZE = 1 << 17
+
+cdef double MACS_BETWEEN_SIGNALS = 1e9  # under half a second on the slowest level
+
+
+cdef struct Problem:
+    Grid grid
+    real* out
+    const real* w
+    const real* bias
+    Py_ssize_t O, w_per_filter, w_per_channel, w_per_row, w_per_col
+    Py_ssize_t out_per_channel, out_per_row
+    Py_ssize_t rows, row_parts  # output channels to an item, and how many such parts there are
+
+
+cdef Py_ssize_t items_until_signals(Py_ssize_t items, double macs) noexcept nogil:
+    """How many items to run between looks at pending signals, so that Ctrl-C is answered."""
+    cdef double share = MACS_BETWEEN_SIGNALS / max(macs, 1.0)
+    return max(<Py_ssize_t> 1, <Py_ssize_t> (items * min(share, 1.0)))
+
+
+# ---- forward and input gradient ------------------------------------------------------------------
+
+def correlate(
+    const real[:, :, :, ::1] x, const real[:, :, :, :] w, const real[::1] b,
+    real[:, :, :, ::1] out, tuple stride, tuple pad, tuple up, int threads,
+):
+    """out[n,o,p,q] = b[o] + sum of w[o,c,u,v] * dilated_x[n, c, p*stride + u - pad, ...].
+
+    x (in) is (N, C, H, W), w (in) (O, C, KH, KW) of any strides, b (in) (O,) or None,
+    out (out) (N, O, P, Q). stride, pad and up are pairs; pad may be negative, and x is zero
+    outside. `up` dilates x: up - 1 zeros between neighbours.
+    """
+    cdef Problem p
+    cdef Py_ssize_t sh = stride[0], sw = stride[1], ph = pad[0], pw = pad[1], uh = up[0], uw = up[1]
+    cdef Py_ssize_t phase_h, phase_w
+    p.grid.N, p.grid.C = x.shape[0], x.shape[1]
+    p.O = w.shape[0]
+    if p.grid.N == 0:
+        return
+    p.grid.x = &x[0, 0, 0, 0]
+    p.out = &out[0, 0, 0, 0]
+    p.w = &w[0, 0, 0, 0]
+    p.bias = NULL if b is None else &b[0]
+    cdef Py_ssize_t itemsize = sizeof(real)
+    p.w_per_filter, p.w_per_channel = w.strides[0] // itemsize, w.strides[1] // itemsize
+    p.w_per_row, p.w_per_col = w.strides[2] // itemsize, w.strides[3] // itemsize
+    p.out_per_row = out.shape[3]
+    p.out_per_channel = out.shape[2] * out.shape[3]
+    for phase_h in range(phases(sh, uh)):
+        p.grid.h = phase_of(x.shape[2], out.shape[2], w.shape[2], sh, ph, uh, phase_h)
+        for phase_w in range(phases(sw, uw)):
+            p.grid.w = phase_of(x.shape[3], out.shape[3], w.shape[3], sw, pw, uw, phase_w)
+            correlate_phase(&p, threads)
+
+
+cdef int correlate_phase(Problem* p, int threads) except -1:
+    cdef Py_ssize_t items, item, first, last, step, size
+    cdef char* scratch
+    cut(&p.grid)
+    p.rows, p.row_parts = p.O, 1
+    if 0 < p.grid.blocks < FEW_BLOCKS:
+        p.row_parts = min(ceil_div(FEW_BLOCKS, p.grid.blocks), ceil_div(p.O, 48))
+        p.rows = ceil_div(ceil_div(p.O, p.row_parts), 6) * 6
+        p.row_parts = ceil_div(p.O, p.rows)
+    items = p.grid.blocks * p.row_parts
+    size = correlate_scratch(p)
+    step = items_until_signals(
+        items,
+        <double> p.grid.blocks * block_pixels(&p.grid) * p.O * p.grid.chunks * chunk_taps(&p.grid),
+    )
+    scratch = allocate(threads, size)
+    try:
+        for first in range(0, items, step):
+            last = min(items, first + step)
+            with nogil:
+                for item in prange(first, last, schedule="dynamic", chunksize=1, num_threads=threads):
+                    correlate_item(p, item, piece_of(scratch, size, threadid()))
+            PyErr_CheckSignals()
+    finally:
+        free(scratch)
+    return 0
+
+
+cdef Py_ssize_t correlate_scratch(const Problem* p) noexcept nogil:
+    """Bytes that `correlate_item` carves from its scratch."""
+    cdef Py_ssize_t pixels = block_pixels(&p.grid), taps = chunk_taps(&p.grid)
+    cdef Py_ssize_t lanes = pixels + 8 * LANES  # room for the last, padded panel of any width
+    return (
+        round_to_line(prepared_size(&p.grid) * sizeof(real))
+        + 2 * round_to_line(pixels * sizeof(Py_ssize_t))
+        + 3 * round_to_line(taps * sizeof(Py_ssize_t))
+        + round_to_line(taps * lanes * sizeof(real))
+    )
+
+
+cdef void correlate_item(const Problem* p, Py_ssize_t item, char* scratch) noexcept nogil:
+    cdef const Grid* grid = &p.grid
+    cdef Block block = block_at(grid, item // p.row_parts)
+    cdef Py_ssize_t o_first = item % p.row_parts * p.rows
+    cdef Py_ssize_t o_last = min(p.O, o_first + p.rows)
+    cdef int VN = vectors_for(even_rows(o_last - o_first, 6))
+    cdef Py_ssize_t width = VN * LANES
+    cdef bint direct = o_last - o_first <= DIRECT_ROWS and block.cols >= width
+
+    cdef Py_ssize_t most_pixels = block_pixels(grid), most_taps = chunk_taps(grid)
+    cdef real* image_scratch = <real*> carve(&scratch, prepared_size(grid) * sizeof(real))
+    cdef Py_ssize_t* pixels = <Py_ssize_t*> carve(&scratch, most_pixels * sizeof(Py_ssize_t))
+    cdef Py_ssize_t* outs = <Py_ssize_t*> carve(&scratch, most_pixels * sizeof(Py_ssize_t))
+    cdef Py_ssize_t* taps = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
+    cdef Py_ssize_t* weights = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
+    cdef Py_ssize_t* panel_rows = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
+    cdef real* panels = <real*> scratch
+
+    cdef Chunk chunk
+    cdef Image image
+    cdef Py_ssize_t index, count, tap_count, panel, i, o, row, col
+    cdef int R, r
+    cdef const real* rows[MAX_ROWS]
+
+    if grid.chunks == 0:  # a phase that no tap meets
+        image.per_image = image.per_row = 0
+        count = tabulate_pixels(
+            grid, &block, &image, p.O * p.out_per_channel, p.out_per_row, pixels, outs
+        )
+        for o in range(o_first, o_last):
+            for i in range(count):
+                p.out[outs[i] + o * p.out_per_channel] = p.bias[o] if p.bias != NULL else 0
+        return
+
+    for i in range(most_taps):
+        panel_rows[i] = i * width
+    for index in range(grid.chunks):
+        chunk = chunk_at(grid, index)
+        image = prepare(grid, &block, &chunk, image_scratch)
+        count = tabulate_pixels(
+            grid, &block, &image, p.O * p.out_per_channel, p.out_per_row, pixels, outs
+        )
+        tap_count = tabulate_taps(
+            grid, &chunk, &image, p.w_per_channel, p.w_per_row, p.w_per_col, taps, weights
+        )
+        if not direct:
+            for panel in range(ceil_div(count, width)):
+                i = panel * width
+                gather_panel(image.data, taps, tap_count, pixels + i, min(width, count - i), VN,
+                             panels + i * tap_count)
+        o = o_first
+        while o < o_last:
+            R = even_rows(o_last - o, 6)
+            for r in range(R):
+                rows[r] = p.w + (o + r) * p.w_per_filter
+            if direct:
+                for row in range(count // block.cols):
+                    for panel in range(ceil_div(block.cols, width)):
+                        # The last tile of a row is moved left to end with it: it reads nothing
+                        # beyond, and writes only the outputs that are still missing.
+                        col = min(panel * width, block.cols - width)
+                        i = row * block.cols + col
+                        correlate_tile(p, R, VN, tap_count, rows, weights,
+                                       image.data + pixels[i], taps,
+                                       outs + i, panel * width - col, width, o, index > 0)
+            else:
+                for panel in range(ceil_div(count, width)):
+                    i = panel * width
+                    correlate_tile(p, R, VN, tap_count, rows, weights,
+                                   panels + i * tap_count, panel_rows,
+                                   outs + i, 0, min(width, count - i), o, index > 0)
+            o += R
+
+
+cdef inline void gather_panel(
+    const real* image, const Py_ssize_t* taps, Py_ssize_t tap_count,
+    const Py_ssize_t* pixels, Py_ssize_t count, int VN, real* panel,
+) noexcept nogil:
+    """panel[tap][lane] = image[pixels[lane] + taps[tap]]; lanes beyond `count` repeat the last."""
+    cdef Py_ssize_t t, lane, width = VN * LANES
+    cdef Py_ssize_t starts[8 * LANES]
+    cdef bint whole = True
+    cdef int v
+    for lane in range(width):
+        starts[lane] = pixels[min(lane, count - 1)]
+    # Most panels are whole vectors of neighbouring pixels.
+    for v in range(VN):
+        lane = v * LANES
+        if lane + LANES > count or starts[lane + LANES - 1] - starts[lane] != LANES - 1:
+            whole = False
+    if whole:
+        for t in range(tap_count):
+            for v in range(VN):
+                store(panel + v * LANES, load(image + taps[t] + starts[v * LANES]))
+            panel += width
+    else:
+        for t in range(tap_count):
+            for lane in range(width):
+                panel[lane] = image[taps[t] + starts[lane]]
+            panel += width
+
+
+cdef inline void correlate_tile(
+    const Problem* p, int R, int VN, Py_ssize_t tap_count,
+    const real** rows, const Py_ssize_t* weights, const real* columns, const Py_ssize_t* taps,
+    const Py_ssize_t* outs, Py_ssize_t lane_first, Py_ssize_t lane_last, Py_ssize_t o, bint accumulate,
+) noexcept nogil:
+    """One tile of output channels o to o+R, and of its lanes those from lane_first to lane_last."""
+    cdef Py_ssize_t width = VN * LANES, lane
+    cdef real aside[MAX_ROWS * 8 * LANES]
+    cdef real* out = p.out + o * p.out_per_channel
+    cdef const real* bias = NULL if p.bias == NULL else p.bias + o
+    cdef int r
+    if lane_first == 0 and lane_last == width and outs[width - 1] - outs[0] == width - 1:
+        tile(R, VN, tap_count, rows, weights, columns, taps, out + outs[0], p.out_per_channel,
+             bias, accumulate)
+        return
+    tile(R, VN, tap_count, rows, weights, columns, taps, aside, width,
+         NULL if accumulate else bias, False)
+    for r in range(R):
+        for lane in range(lane_first, lane_last):
+            if accumulate:
+                out[r * p.out_per_channel + outs[lane]] += aside[r * width + lane]
+            else:
+                out[r * p.out_per_channel + outs[lane]] = aside[r * width + lane]
+
+
+# ---- weight gradient -----------------------------------------------------------------------------
+
+cdef struct WeightProblem:
+    Grid grid
+    const real* dz
+    real* dw
+    real* copies  # of dw, one for every slab but the first
+    Py_ssize_t O, dw_size, dw_per_filter, dw_per_channel, dw_per_row
+    Py_ssize_t dz_per_channel, dz_per_row
+    Py_ssize_t columns, column_parts  # output channels to an item, and how many such parts
+    Py_ssize_t slabs  # the blocks are dealt to so many items, each with a dw of its own
+
+
+def correlate_weights(
+    const real[:, :, :, ::1] x, const real[:, :, :, ::1] dz,
+    real[:, :, :, ::1] dw, real[::1] db, tuple stride, tuple pad, tuple up, int threads,
+):
+    """dw[o,c,u,v] = sum of dz[n,o,p,q] * dilated_x[n, c, p*stride + u - pad, ...]; db[o] = sum of dz.
+
+    The gradient of `correlate` with respect to w and b: x (in), dz (in) has the shape of its out,
+    dw and db (out) those of its w and b.
+    """
+    cdef WeightProblem p
+    cdef Py_ssize_t sh = stride[0], sw = stride[1], ph = pad[0], pw = pad[1], uh = up[0], uw = up[1]
+    cdef Py_ssize_t phase_h, phase_w
+    p.grid.N, p.grid.C = x.shape[0], x.shape[1]
+    p.O = dw.shape[0]
+    p.dw = &dw[0, 0, 0, 0]
+    p.dw_per_row = dw.shape[3]
+    p.dw_per_channel = dw.shape[2] * dw.shape[3]
+    p.dw_per_filter = dw.shape[1] * p.dw_per_channel
+    p.dw_size = p.O * p.dw_per_filter
+    memset(p.dw, 0, p.dw_size * sizeof(real))
+    memset(&db[0], 0, p.O * sizeof(real))
+    if p.grid.N == 0:
+        return
+    p.grid.x = &x[0, 0, 0, 0]
+    p.dz = &dz[0, 0, 0, 0]
+    p.dz_per_row = dz.shape[3]
+    p.dz_per_channel = dz.shape[2] * dz.shape[3]
+    sum_channels(&p, &db[0], threads)
+    for phase_h in range(phases(sh, uh)):
+        p.grid.h = phase_of(x.shape[2], dz.shape[2], dw.shape[2], sh, ph, uh, phase_h)
+        for phase_w in range(phases(sw, uw)):
+            p.grid.w = phase_of(x.shape[3], dz.shape[3], dw.shape[3], sw, pw, uw, phase_w)
+            weights_phase(&p, threads)
+
+
+cdef void sum_channels(const WeightProblem* p, real* db, int threads) noexcept nogil:
+    cdef Py_ssize_t o
+    for o in prange(p.O, schedule="static", num_threads=threads):
+        db[o] = sum_channel(p, o)
+
+
+cdef real sum_channel(const WeightProblem* p, Py_ssize_t o) noexcept nogil:
+    cdef Py_ssize_t n, i, first, lane
+    cdef real lanes[16]
+    cdef double total = 0
+    cdef const real* plane
+    for n in range(p.grid.N):
+        plane = p.dz + (n * p.O + o) * p.dz_per_channel
+        for first in range(0, p.dz_per_channel, 1024):
+            memset(lanes, 0, sizeof(lanes))
+            i = first
+            while i + 16 <= min(first + 1024, p.dz_per_channel):
+                for lane in range(16):
+                    lanes[lane] += plane[i + lane]
+                i += 16
+            while i < min(first + 1024, p.dz_per_channel):
+                lanes[0] += plane[i]
+                i += 1
+            for lane in range(16):
+                total += lanes[lane]
+    return <real> total
+
+
+cdef int weights_phase(WeightProblem* p, int threads) except -1:
+    cdef Py_ssize_t items, item, first, last, step, size, parts, i, slab
+    cdef char* scratch
+    cut(&p.grid)
+    if p.grid.blocks == 0 or p.grid.chunks == 0:
+        return 0
+    p.columns = min(p.O, <Py_ssize_t> WEIGHT_COLUMNS)
+    p.column_parts = ceil_div(p.O, p.columns)
+    parts = p.grid.chunks * p.column_parts
+    p.slabs = 1
+    if parts < FEW_ITEMS:
+        p.slabs = min(
+            p.grid.blocks, ceil_div(FEW_ITEMS, parts), 1 + <Py_ssize_t> COPIES_SIZE // p.dw_size
+        )
+    items = parts * p.slabs
+    size = weights_scratch(p)
+    step = items_until_signals(
+        items,
+        <double> p.grid.blocks * block_pixels(&p.grid) * p.O * p.grid.chunks * chunk_taps(&p.grid),
+    )
+    scratch = allocate(threads, size)
+    p.copies = NULL
+    try:
+        if p.slabs > 1:
+            p.copies = <real*> allocate(p.slabs - 1, p.dw_size * sizeof(real))
+            memset(p.copies, 0, (p.slabs - 1) * p.dw_size * sizeof(real))
+        for first in range(0, items, step):
+            last = min(items, first + step)
+            with nogil:
+                for item in prange(first, last, schedule="dynamic", chunksize=1, num_threads=threads):
+                    weights_item(p, item, piece_of(scratch, size, threadid()))
+            PyErr_CheckSignals()
+        with nogil:
+            for slab in range(1, p.slabs):
+                for i in range(p.dw_size):
+                    p.dw[i] += p.copies[(slab - 1) * p.dw_size + i]
+    finally:
+        free(scratch)
+        free(p.copies)
+    return 0
+
+
+cdef inline int weight_vectors(Py_ssize_t columns) noexcept nogil:
+    """How many vectors of output channels a tile of the weight gradient is wide."""
+    cdef Py_ssize_t vectors = ceil_div(columns, LANES)
+    return <int> vectors if vectors == 1 or vectors == 3 else 2
+
+
+cdef Py_ssize_t weights_scratch(const WeightProblem* p) noexcept nogil:
+    """Bytes that `weights_item` carves from its scratch."""
+    cdef Py_ssize_t pixels = block_pixels(&p.grid), taps = chunk_taps(&p.grid)
+    cdef Py_ssize_t columns = p.columns + 3 * LANES  # room for the last, padded tile
+    return (
+        round_to_line(prepared_size(&p.grid) * sizeof(real))
+        + 3 * round_to_line(pixels * sizeof(Py_ssize_t))
+        + 2 * round_to_line(taps * sizeof(Py_ssize_t))
+        + round_to_line((taps + MAX_ROWS) * columns * sizeof(real))
+        + round_to_line(pixels * 3 * LANES * sizeof(real))
+    )
+
+
+cdef void weights_item(const WeightProblem* p, Py_ssize_t item, char* scratch) noexcept nogil:
+    cdef const Grid* grid = &p.grid
+    cdef Py_ssize_t slab = item % p.slabs
+    cdef Py_ssize_t part = item // p.slabs % p.column_parts
+    cdef Chunk chunk = chunk_at(grid, item // (p.slabs * p.column_parts))
+    cdef Py_ssize_t o_first = part * p.columns
+    cdef Py_ssize_t o_count = min(p.O - o_first, p.columns)
+    cdef int VN = weight_vectors(o_count)
+    cdef int most_rows = 8 if VN == 1 else 4 if VN == 3 else 6
+    cdef int least_rows = 8 if VN == 1 else 3 if VN == 3 else 4
+    cdef Py_ssize_t width = VN * LANES
+    cdef Py_ssize_t padded = ceil_div(o_count, width) * width
+
+    cdef Py_ssize_t most_pixels = block_pixels(grid), most_taps = chunk_taps(grid)
+    cdef real* image_scratch = <real*> carve(&scratch, prepared_size(grid) * sizeof(real))
+    cdef Py_ssize_t* pixels = <Py_ssize_t*> carve(&scratch, most_pixels * sizeof(Py_ssize_t))
+    cdef Py_ssize_t* outs = <Py_ssize_t*> carve(&scratch, most_pixels * sizeof(Py_ssize_t))
+    cdef Py_ssize_t* panel_rows = <Py_ssize_t*> carve(&scratch, most_pixels * sizeof(Py_ssize_t))
+    cdef Py_ssize_t* taps = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
+    cdef Py_ssize_t* weights = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
+    # sums[tap][o]; the tile writes up to MAX_ROWS rows beyond the last tap.
+    cdef real* sums = <real*> carve(&scratch, (most_taps + MAX_ROWS) * padded * sizeof(real))
+    cdef real* panels = <real*> scratch
+
+    cdef Block block
+    cdef Image image
+    cdef Py_ssize_t tap_count = chunk.channels * chunk.us * chunk.vs
+    cdef Py_ssize_t index, count, group, i, t, o
+    cdef int R, r
+    cdef const real* rows[MAX_ROWS]
+    cdef real* dw
+
+    memset(sums, 0, (most_taps + MAX_ROWS) * padded * sizeof(real))
+    for i in range(most_pixels):
+        panel_rows[i] = i * width
+    for index in range(slab * grid.blocks // p.slabs, (slab + 1) * grid.blocks // p.slabs):
+        block = block_at(grid, index)
+        image = prepare(grid, &block, &chunk, image_scratch)
+        count = tabulate_pixels(
+            grid, &block, &image, p.O * p.dz_per_channel, p.dz_per_row, pixels, outs
+        )
+        tabulate_taps(
+            grid, &chunk, &image, p.dw_per_channel, p.dw_per_row, 1, taps, weights
+        )
+        for group in range(padded // width):
+            o = group * width
+            gather_columns(p.dz + (o_first + o) * p.dz_per_channel, p.dz_per_channel,
+                           min(width, o_count - o), outs, count, width, panels)
+            t = 0
+            while t < tap_count:
+                R = max(least_rows, even_rows(tap_count - t, most_rows))
+                for r in range(R):
+                    rows[r] = image.data + taps[min(t + r, tap_count - 1)]
+                tile(R, VN, count, rows, pixels, panels, panel_rows,
+                     sums + t * padded + o, padded, NULL, True)
+                # Rows beyond the last tap repeat it; they belong to no weight.
+                t += R
+
+    dw = p.dw if slab == 0 else copy_for(p, slab)
+    dw += o_first * p.dw_per_filter
+    for o in range(o_count):
+        for t in range(tap_count):
+            dw[o * p.dw_per_filter + weights[t]] += sums[t * padded + o]
+
+
+cdef inline real* copy_for(const WeightProblem* p, Py_ssize_t slab) noexcept nogil:
+    return p.copies + (slab - 1) * p.dw_size
+
+
+cdef inline void gather_columns(
+    const real* dz, Py_ssize_t per_channel, Py_ssize_t channels,
+    const Py_ssize_t* outs, Py_ssize_t count, Py_ssize_t width, real* panel,
+) noexcept nogil:
+    """panel[pixel][channel] = dz[channel][outs[pixel]], zero from `channels` to width."""
+    cdef Py_ssize_t i, c
+    for i in range(count):
+        for c in range(channels):
+            panel[c] = dz[c * per_channel + outs[i]]
+        for c in range(channels, width):
+            panel[c] = 0
+        panel += width

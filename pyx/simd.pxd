@@ -1,0 +1,17 @@
+"""The types of simd.h as Cython sees them. It takes `vec` for a number: never cast one."""
+
+cdef extern from "simd.h" nogil:
+    ctypedef double real
+    ctypedef long lane_int
+    ctypedef double vec
+    enum:
+        LANES
+
+    vec load(const real* source)
+    void store(real* target, vec value)
+    vec splat(real x)
+    vec add(vec a, vec b)
+    vec subtract(vec a, vec b)
+    vec multiply(vec a, vec b)
+    vec multiply_add(vec sum, vec a, vec b)
+    real horizontal_sum(vec a)

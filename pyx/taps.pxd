@@ -1,0 +1,286 @@
+"""Where a convolution reads: everything that differs between the cases, as integer offsets.
+
+All of forward, input gradient and weight gradient pair outputs with inputs by one rule. On each
+axis, output p meets kernel tap u at position p*stride + u - pad of the input *dilated* by `up`
+(up - 1 zeros between neighbours); where that is an inserted zero or lies outside, nothing is read.
+
+1. Outputs whose position agrees modulo `up` see the same taps: they form a *phase*, and a phase is
+   a plain strided convolution over the undilated input (`Axis`). Inserted zeros are thus never
+   multiplied. Without dilation there is one phase.
+2. The work is cut into `Block`s of outputs and `Chunk`s of taps, whose sizes depend on the problem
+   alone, never on the number of threads.
+3. `prepare` copies the input of one block and chunk into scratch: padded, and with every stride-th
+   row and column in a plane of its own, so that neighbouring outputs read neighbouring numbers.
+   Where the input is like that already it is used in place.
+4. Then input(output, tap) = image.data[pixels[output] + taps[tap]]: two tables of integers.
+"""
+
+from libc.string cimport memcpy, memset
+
+from simd cimport real
+
+
+cdef struct Axis:
+    Py_ssize_t size  # of the input
+    Py_ssize_t out_first, out_step, outs  # this phase computes outputs out_first + j*out_step
+    Py_ssize_t tap_first, tap_step, taps  # from the kernel's taps tap_first + i*tap_step,
+    Py_ssize_t origin, stride  # reading input origin + j*stride + i (outside: zero)
+
+
+cdef struct Block:
+    Py_ssize_t image, images, row, rows, col, cols
+
+
+cdef struct Chunk:
+    Py_ssize_t channel, channels, u, us, v, vs
+
+
+cdef struct Image:
+    const real* data
+    Py_ssize_t per_image, per_channel, per_row_phase, per_col_phase, per_row
+
+
+cdef struct Grid:
+    # One phase of one problem: the input, and how outputs and taps are cut.
+    const real* x
+    Py_ssize_t N, C
+    Axis h, w
+    Block block  # the sizes of a full block; its positions are unused
+    Chunk chunk  # the sizes of a full chunk
+    Py_ssize_t blocks, chunks
+
+
+cdef enum:
+    # Outputs in a block: enough that a tile's weights (2 to 12 KB) are used 16 times from the
+    # first-level cache, few enough that panels and prepared image stay in the second level.
+    BLOCK_PIXELS = 256
+    # Taps in a chunk: 16 pixels x 256 taps x 4 bytes is half of a 32 KB first-level cache.
+    CHUNK_TAPS = 256
+
+
+cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
+    return (a + b - 1) // b
+
+
+cdef inline Py_ssize_t gcd(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
+    while b:
+        a, b = b, a % b
+    return a
+
+
+cdef inline Py_ssize_t phases(Py_ssize_t stride, Py_ssize_t up) noexcept nogil:
+    return up // gcd(stride, up)
+
+
+cdef inline Axis phase_of(
+    Py_ssize_t size, Py_ssize_t outs, Py_ssize_t kernel,
+    Py_ssize_t stride, Py_ssize_t pad, Py_ssize_t up, Py_ssize_t phase,
+) noexcept nogil:
+    cdef Axis axis
+    cdef Py_ssize_t position = phase * stride - pad  # of output `phase` and tap 0, dilated
+    cdef Py_ssize_t beyond = position % up
+    if beyond < 0:
+        beyond += up
+    axis.size = size
+    axis.out_first = phase
+    axis.out_step = phases(stride, up)
+    axis.outs = ceil_div(outs - phase, axis.out_step) if outs > phase else 0
+    axis.tap_first = (up - beyond) % up
+    axis.tap_step = up
+    axis.taps = ceil_div(kernel - axis.tap_first, up) if kernel > axis.tap_first else 0
+    axis.origin = (position + axis.tap_first) // up
+    axis.stride = stride // gcd(stride, up)
+    return axis
+
+
+cdef inline void cut(Grid* grid) noexcept nogil:
+    """Choose the sizes of blocks and chunks."""
+    cdef Block* block = &grid.block
+    cdef Chunk* chunk = &grid.chunk
+    block.cols = min(grid.w.outs, <Py_ssize_t> BLOCK_PIXELS)
+    block.rows = min(grid.h.outs, max(<Py_ssize_t> 1, BLOCK_PIXELS // max(<Py_ssize_t> 1, block.cols)))
+    block.images = min(
+        grid.N, max(<Py_ssize_t> 1, BLOCK_PIXELS // max(<Py_ssize_t> 1, grid.h.outs * grid.w.outs))
+    )
+    grid.blocks = 0
+    if grid.N and block.rows and block.cols:
+        grid.blocks = (
+            ceil_div(grid.N, block.images)
+            * ceil_div(grid.h.outs, block.rows)
+            * ceil_div(grid.w.outs, block.cols)
+        )
+    chunk.vs = min(grid.w.taps, <Py_ssize_t> CHUNK_TAPS)
+    chunk.us = min(grid.h.taps, max(<Py_ssize_t> 1, CHUNK_TAPS // max(<Py_ssize_t> 1, chunk.vs)))
+    chunk.channels = min(
+        grid.C, max(<Py_ssize_t> 1, CHUNK_TAPS // max(<Py_ssize_t> 1, chunk.us * chunk.vs))
+    )
+    grid.chunks = 0
+    if chunk.us and chunk.vs:
+        grid.chunks = (
+            ceil_div(grid.C, chunk.channels)
+            * ceil_div(grid.h.taps, chunk.us)
+            * ceil_div(grid.w.taps, chunk.vs)
+        )
+
+
+cdef inline Block block_at(const Grid* grid, Py_ssize_t index) noexcept nogil:
+    cdef Block block = grid.block
+    cdef Py_ssize_t col_blocks = ceil_div(grid.w.outs, block.cols)
+    cdef Py_ssize_t row_blocks = ceil_div(grid.h.outs, block.rows)
+    block.col = index % col_blocks * grid.block.cols
+    block.row = index // col_blocks % row_blocks * grid.block.rows
+    block.image = index // (col_blocks * row_blocks) * grid.block.images
+    block.cols = min(block.cols, grid.w.outs - block.col)
+    block.rows = min(block.rows, grid.h.outs - block.row)
+    block.images = min(block.images, grid.N - block.image)
+    return block
+
+
+cdef inline Chunk chunk_at(const Grid* grid, Py_ssize_t index) noexcept nogil:
+    cdef Chunk chunk = grid.chunk
+    cdef Py_ssize_t v_chunks = ceil_div(grid.w.taps, chunk.vs)
+    cdef Py_ssize_t u_chunks = ceil_div(grid.h.taps, chunk.us)
+    chunk.v = index % v_chunks * grid.chunk.vs
+    chunk.u = index // v_chunks % u_chunks * grid.chunk.us
+    chunk.channel = index // (v_chunks * u_chunks) * grid.chunk.channels
+    chunk.vs = min(chunk.vs, grid.w.taps - chunk.v)
+    chunk.us = min(chunk.us, grid.h.taps - chunk.u)
+    chunk.channels = min(chunk.channels, grid.C - chunk.channel)
+    return chunk
+
+
+cdef inline Py_ssize_t block_pixels(const Grid* grid) noexcept nogil:
+    return grid.block.images * grid.block.rows * grid.block.cols
+
+
+cdef inline Py_ssize_t chunk_taps(const Grid* grid) noexcept nogil:
+    return grid.chunk.channels * grid.chunk.us * grid.chunk.vs
+
+
+cdef inline Py_ssize_t prepared_extent(const Axis* axis, Py_ssize_t outs, Py_ssize_t taps) noexcept nogil:
+    """Rows (or columns) of one phase plane of a prepared image."""
+    return outs + (taps - 1) // axis.stride
+
+
+cdef inline Py_ssize_t prepared_size(const Grid* grid) noexcept nogil:
+    """Numbers in the largest prepared image."""
+    return (
+        grid.block.images * grid.chunk.channels
+        * min(grid.h.stride, grid.chunk.us) * prepared_extent(&grid.h, grid.block.rows, grid.chunk.us)
+        * min(grid.w.stride, grid.chunk.vs) * prepared_extent(&grid.w, grid.block.cols, grid.chunk.vs)
+    )
+
+
+cdef inline void copy_padded(
+    const real* line, Py_ssize_t size, Py_ssize_t first, Py_ssize_t step, Py_ssize_t count, real* to,
+) noexcept nogil:
+    """to[i] = line[first + i*step], zero outside [0, size)."""
+    cdef Py_ssize_t begin = 0, end = 0, i
+    if first < 0:
+        begin = min(count, ceil_div(-first, step))
+    if first < size:
+        end = min(count, ceil_div(size - first, step))
+    end = max(begin, end)
+    for i in range(begin):
+        to[i] = 0
+    if step == 1:
+        memcpy(to + begin, line + first + begin, (end - begin) * sizeof(real))
+    else:
+        for i in range(begin, end):
+            to[i] = line[first + i * step]
+    for i in range(end, count):
+        to[i] = 0
+
+
+cdef inline Image prepare(
+    const Grid* grid, const Block* block, const Chunk* chunk, real* scratch,
+) noexcept nogil:
+    cdef Image image
+    cdef Py_ssize_t H = grid.h.size, W = grid.w.size
+    cdef Py_ssize_t row = grid.h.origin + block.row * grid.h.stride + chunk.u
+    cdef Py_ssize_t col = grid.w.origin + block.col * grid.w.stride + chunk.v
+    cdef const real* x = grid.x + (block.image * grid.C + chunk.channel) * H * W
+    cdef Py_ssize_t rows = prepared_extent(&grid.h, block.rows, chunk.us)
+    cdef Py_ssize_t cols = prepared_extent(&grid.w, block.cols, chunk.vs)
+    cdef Py_ssize_t n, c, row_phase, col_phase, r, from_row
+    cdef real* to
+    if (
+        grid.h.stride == 1 and grid.w.stride == 1
+        and row >= 0 and row + rows <= H and col >= 0 and col + cols <= W
+    ):
+        image.data = x + row * W + col
+        image.per_image = grid.C * H * W
+        image.per_channel = H * W
+        image.per_row = W
+        image.per_row_phase = image.per_col_phase = 0
+        return image
+
+    image.data = scratch
+    image.per_row = cols
+    image.per_col_phase = rows * cols
+    image.per_row_phase = min(grid.w.stride, chunk.vs) * image.per_col_phase
+    image.per_channel = min(grid.h.stride, chunk.us) * image.per_row_phase
+    image.per_image = chunk.channels * image.per_channel
+    to = scratch
+    for n in range(block.images):
+        for c in range(chunk.channels):
+            for row_phase in range(min(grid.h.stride, chunk.us)):
+                for col_phase in range(min(grid.w.stride, chunk.vs)):
+                    for r in range(rows):
+                        from_row = row + row_phase + r * grid.h.stride
+                        if 0 <= from_row < H:
+                            copy_padded(
+                                x + ((n * grid.C + c) * H + from_row) * W, W,
+                                col + col_phase, grid.w.stride, cols, to,
+                            )
+                        else:
+                            memset(to, 0, cols * sizeof(real))
+                        to += cols
+    return image
+
+
+cdef inline Py_ssize_t tabulate_pixels(
+    const Grid* grid, const Block* block, const Image* image,
+    Py_ssize_t out_per_image, Py_ssize_t out_per_row,
+    Py_ssize_t* pixels, Py_ssize_t* outs,
+) noexcept nogil:
+    """Offsets of a block's outputs: `pixels` in the prepared image, `outs` in the result."""
+    cdef Py_ssize_t n, p, q, pixel, out, i = 0
+    for n in range(block.images):
+        for p in range(block.rows):
+            pixel = n * image.per_image + p * image.per_row
+            out = (
+                (block.image + n) * out_per_image
+                + (grid.h.out_first + (block.row + p) * grid.h.out_step) * out_per_row
+                + grid.w.out_first + block.col * grid.w.out_step
+            )
+            for q in range(block.cols):
+                pixels[i] = pixel + q
+                outs[i] = out + q * grid.w.out_step
+                i += 1
+    return i
+
+
+cdef inline Py_ssize_t tabulate_taps(
+    const Grid* grid, const Chunk* chunk, const Image* image,
+    Py_ssize_t w_per_channel, Py_ssize_t w_per_row, Py_ssize_t w_per_col,
+    Py_ssize_t* taps, Py_ssize_t* weights,
+) noexcept nogil:
+    """Offsets of a chunk's taps: `taps` in the prepared image, `weights` in one filter of W."""
+    cdef Py_ssize_t c, u, v, row, weight, i = 0
+    for c in range(chunk.channels):
+        for u in range(chunk.us):
+            row = (
+                c * image.per_channel
+                + u % grid.h.stride * image.per_row_phase + u // grid.h.stride * image.per_row
+            )
+            weight = (
+                (chunk.channel + c) * w_per_channel
+                + (grid.h.tap_first + (chunk.u + u) * grid.h.tap_step) * w_per_row
+                + (grid.w.tap_first + chunk.v * grid.w.tap_step) * w_per_col
+            )
+            for v in range(chunk.vs):
+                taps[i] = row + v % grid.w.stride * image.per_col_phase + v // grid.w.stride
+                weights[i] = weight + v * grid.w.tap_step * w_per_col
+                i += 1
+    return i

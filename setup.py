@@ -1,0 +1,121 @@
+"""The extension table: kernel family x instruction set x number type. Metadata is in pyproject.toml.
+
+Environment variables that change the build (set to 1):
+    FASTCONV_BUILD_DEBUG      bounds checks and assertions on, no optimisation, debug symbols
+    FASTCONV_BUILD_ANNOTATE   Cython's annotated sources, as HTML beside the C files in build/cython
+    FASTCONV_BUILD_TRACE      line tracing, so that profilers see inside the kernels
+    FASTCONV_BUILD_NO_OPENMP  one thread
+    FASTCONV_BUILD_PURE       no compiled kernels at all; the package then runs the pure set
+and, while working on the kernels,
+    FASTCONV_BUILD_LEVELS     only these instruction-set levels, comma-separated (say x86-64-v3)
+"""
+
+import os
+import platform
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+from setuptools.errors import CompileError, LinkError
+
+FAMILIES = ("conv", "pool", "norm", "erf")
+REALS = ("float32", "float64")
+# The levels of src/fastconv/_kernels/__init__.py. Every level is compiled, whatever this
+# machine has; _cpu.pyx, compiled for the baseline, tells at import which can run.
+LEVELS = {"baseline": []}
+if platform.machine().lower() in ("x86_64", "amd64"):
+    LEVELS["x86_64_v3"] = ["-march=x86-64-v3"]
+    LEVELS["x86_64_v4"] = ["-march=x86-64-v4", "-mprefer-vector-width=512"]
+if os.environ.get("FASTCONV_BUILD_LEVELS"):
+    wanted = os.environ["FASTCONV_BUILD_LEVELS"].replace("-", "_").split(",")
+    LEVELS = {level: LEVELS[level] for level in wanted}
+
+
+def switch(name):
+    return os.environ.get(f"FASTCONV_BUILD_{name}", "0") not in ("", "0")
+
+
+DEBUG, ANNOTATE, TRACE = switch("DEBUG"), switch("ANNOTATE"), switch("TRACE")
+# Never -ffast-math: it would flush subnormals in the whole process.
+FLAGS = ["-O0", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-g0", "-fno-trapping-math", "-fno-math-errno", "-ffp-contract=fast"]
+MACROS = [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "1")] if TRACE else []
+
+
+def compiled(names_to_sources, build_dir):
+    return cythonize(
+        [Extension(name, [source], include_dirs=["pyx"]) for name, source in names_to_sources.items()],
+        build_dir=f"build/cython/{build_dir}",
+        include_path=["pyx"],
+        annotate=ANNOTATE,
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": DEBUG,
+            "wraparound": False,
+            "initializedcheck": DEBUG,
+            "cdivision": not DEBUG,
+            "linetrace": TRACE,
+            "freethreading_compatible": True,
+        },
+    )
+
+
+def extension_table():
+    table = compiled({"fastconv._kernels._cpu": "pyx/_cpu.pyx"}, "cpu")
+    for level, level_flags in LEVELS.items():
+        for real in REALS:
+            variants = compiled(
+                {f"fastconv._kernels.{family}_{level}_{real}": f"pyx/{family}.pyx" for family in FAMILIES},
+                f"{level}_{real}",
+            )
+            # Set afterwards: cythonize gives extensions of one source the settings of the first.
+            for extension in variants:
+                extension.define_macros = [(f"FASTCONV_{real.upper()}", None), *MACROS]
+                extension.extra_compile_args = [*FLAGS, *level_flags]
+            table += variants
+    return table
+
+
+class BuildKernels(build_ext):
+    """Compiles in parallel, and with OpenMP where the compiler has it."""
+
+    def build_extensions(self):
+        self.parallel = self.parallel or os.cpu_count()
+        if not switch("NO_OPENMP"):
+            if self.has_openmp():
+                for extension in self.extensions:
+                    extension.extra_compile_args.append("-fopenmp")
+                    extension.extra_link_args.append("-fopenmp")
+            else:
+                self.warn("the compiler has no OpenMP: fastconv is built for one thread")
+        super().build_extensions()
+
+    def has_openmp(self):
+        probe = Path(self.build_temp, "openmp_probe.c")
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
+        try:
+            objects = self.compiler.compile([str(probe)], extra_postargs=["-fopenmp"])
+            self.compiler.link_executable(
+                objects, str(probe.with_suffix("")), extra_postargs=["-fopenmp"]
+            )
+        except (CompileError, LinkError):
+            return False
+        return True
+
+
+class BuildPython(build_py):
+    """Notes in the package that no kernels were wanted; without the note, missing ones are an error."""
+
+    def run(self):
+        super().run()
+        if switch("PURE"):
+            root = self.get_package_dir("fastconv") if self.editable_mode else f"{self.build_lib}/fastconv"
+            Path(root, "_pure_build.py").write_text('"""This copy was built without kernels."""\n')
+
+
+setup(
+    ext_modules=[] if switch("PURE") else extension_table(),
+    cmdclass={"build_ext": BuildKernels, "build_py": BuildPython},
+)

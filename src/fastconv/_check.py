@@ -1,0 +1,195 @@
+"""Every rule about arguments, each in one place.
+
+`functional` passes whatever a caller gave through here before it allocates or changes anything.
+Messages name the argument, what came and what was wanted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Pair = tuple[int, int]
+
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+_LARGE = 1 << 30  # bytes from which a request is held against the machine's memory
+
+
+# ---- arrays --------------------------------------------------------------------------------------
+
+
+def array(name: str, value: Any, ndim: int | None = None) -> Array:
+    """`value` as an ndarray of real numbers with `ndim` dimensions; nothing is copied but lists."""
+    a = value if type(value) is np.ndarray else _to_ndarray(name, value)
+    if a.dtype is not FLOAT64 and a.dtype is not FLOAT32:
+        _check_dtype(name, a.dtype)
+    if ndim is not None and a.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} dimensions, but its shape is {a.shape}")
+    return a
+
+
+def _to_ndarray(name: str, value: Any) -> Array:
+    wanted = "an array of real numbers"
+    if isinstance(value, np.ma.MaskedArray):
+        if np.ma.is_masked(value):
+            raise TypeError(f"{name} must be {wanted}, not a masked array with a mask set")
+        return np.asarray(value.data)
+    if value is None or isinstance(value, (str, bytes)):
+        raise TypeError(f"{name} must be {wanted}, not {value!r:.40}")
+    known = isinstance(value, (np.ndarray, np.generic, list, tuple, bool, int, float, range))
+    if not known and not hasattr(value, "__array__") and not hasattr(value, "__array_interface__"):
+        raise TypeError(f"{name} must be {wanted}, not {type(value).__name__}")
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be {wanted}, and {error}") from None
+    except Exception as error:  # whatever a foreign __array__ raises
+        raise TypeError(f"{name} must be {wanted}: {type(value).__name__} says {error}") from error
+
+
+def _check_dtype(name: str, dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "biuf" or dtype.char == "g":
+        raise TypeError(
+            f"{name} must hold bool, integers or floating-point numbers up to float64, not {dtype}"
+        )
+
+
+def real_dtype(*arrays: Array) -> np.dtype[Any]:
+    """The dtype to compute in: NumPy's promotion, narrowed to float32 or float64."""
+    first = arrays[0].dtype
+    if first is FLOAT64 or first is FLOAT32:
+        for a in arrays:
+            if a.dtype is not first:
+                break
+        else:
+            return first
+    return _real(np.result_type(*(a.dtype for a in arrays)), alone=len(arrays) == 1)
+
+
+def _real(dtype: np.dtype[Any], alone: bool = False) -> np.dtype[Any]:
+    if dtype.kind == "f" and (dtype.itemsize == 4 or (dtype.itemsize == 2 and not alone)):
+        return FLOAT32
+    return FLOAT64
+
+
+def gradient_dtype(of: Array, computed: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of the gradient with respect to `of`: its own, or what was computed in."""
+    if of.dtype.kind == "f" and of.dtype.itemsize in (4, 8):
+        return FLOAT32 if of.dtype.itemsize == 4 else FLOAT64
+    return computed
+
+
+def ready(a: Array, dtype: np.dtype[Any]) -> Array:
+    """`a` as a kernel needs it: of that dtype, native, aligned, C-contiguous. Itself if it is so."""
+    flags = a.flags
+    if a.dtype is dtype and flags.c_contiguous and flags.aligned:
+        return a
+    return np.require(a, dtype, ["C_CONTIGUOUS", "ALIGNED"])
+
+
+def same_shape(name: str, a: Array, shape: tuple[int, ...], owner: str) -> None:
+    if a.shape != shape:
+        raise ValueError(f"{name} has shape {a.shape}, but {owner} has {shape}")
+
+
+def not_empty(name: str, a: Array) -> None:
+    """Only the batch, the first axis, may be empty."""
+    if 0 in a.shape[1:]:
+        raise ValueError(f"{name} has shape {a.shape}: only the batch may be empty")
+
+
+def vector(name: str, value: Any, size: int, of: str) -> Array:
+    """A number for each channel: shape (size,), or (1, size, 1, 1)."""
+    a = array(name, value)
+    if a.shape not in ((size,), (1, size, 1, 1)):
+        raise ValueError(f"{name} has shape {a.shape}, but {of} has {size} channels")
+    return a.reshape(size)
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+
+def fits(what: str, shape: Sequence[int], itemsize: int) -> None:
+    """Raise if an array of that shape cannot be, before anything tries to make it.
+
+    Left to itself the system hands out address space that it cannot back, and kills the process
+    when it is used.
+    """
+    size = itemsize
+    for extent in shape:
+        size *= extent
+    if size < _LARGE:
+        return
+    if size > sys.maxsize:
+        raise ValueError(f"{what} of shape {tuple(shape)} is larger than any array can be")
+    if size > _physical_memory():
+        raise MemoryError(f"{what} of shape {tuple(shape)} needs {size} bytes, more than this machine has")
+
+
+def _physical_memory() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return sys.maxsize
+
+
+def empty(what: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """A fresh result array, not filled."""
+    fits(what, shape, dtype.itemsize)
+    return np.empty(shape, dtype)
+
+
+# ---- numbers and choices -------------------------------------------------------------------------
+
+
+def integer(name: str, value: Any, least: int) -> int:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, not {value!r:.40}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+    return int(value)
+
+
+def pair(name: str, value: Any, least: int) -> Pair:
+    """An integer for both axes, or one for each as (height, width)."""
+    if type(value) is int and value >= least:
+        return value, value
+    if isinstance(value, (tuple, list)):
+        if len(value) != 2:
+            raise ValueError(f"{name} must be an integer or a pair of them, not {value!r:.40}")
+        return integer(name, value[0], least), integer(name, value[1], least)
+    value = integer(name, value, least)
+    return value, value
+
+
+def number(name: str, value: Any, low: float = -np.inf, high: float = np.inf) -> float:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must be a number, not {value!r:.40}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be from {low} to {high}, not {value}")
+    return float(value)
+
+
+def parameter_dtype(dtype: Any) -> np.dtype[Any]:
+    """The dtype of a layer's parameters: float32 or float64."""
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:
+        wanted = None
+    if wanted is None or wanted not in (FLOAT32, FLOAT64):
+        raise TypeError(f"dtype must be 'float32' or 'float64', not {dtype!r:.40}")
+    return FLOAT32 if wanted == FLOAT32 else FLOAT64
+
+
+def saved(layer: Any, **states: Any) -> None:
+    """Raise unless a forward has stored all that backward needs."""
+    if any(state is None for state in states.values()):
+        raise RuntimeError(f"{type(layer).__name__}.backward called before forward")
+
+

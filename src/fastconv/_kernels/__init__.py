@@ -1,0 +1,86 @@
+"""The compiled kernels, and how the right ones are found.
+
+Each file of `pyx/` is one family of kernels. setup.py compiles each family once for every
+instruction-set level and each of float32 and float64, so a module here is called
+`{family}_{level}_{real}`, say `conv_x86_64_v3_float32`. At import
+
+1. `_cpu`, compiled for the baseline and so safe everywhere, says which levels this machine runs;
+2. the highest, or the one that FASTCONV_ISA names, is loaded: four modules for each dtype. The
+   others are never touched: initialising a module compiled for instructions that the processor
+   lacks can kill the process before any check of ours runs;
+3. their functions become one `KernelSet` a dtype, which `backend` hands out.
+
+The kernels check nothing. `fastconv.functional` is the only caller, and checks everything.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+# The family that holds each kernel; the names are those of KernelSet.
+_FAMILIES = {
+    "conv": ("correlate", "correlate_weights"),
+    "pool": ("max_pool", "max_pool_gradient", "mean_pool", "mean_pool_gradient"),
+    "norm": ("batch_norm", "batch_norm_eval", "batch_norm_gradient"),
+    "erf": ("erf",),
+}
+
+Kernel = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSet:
+    """The kernels for one dtype. `pyx/` documents the arguments of each, `pure` has them in NumPy."""
+
+    correlate: Kernel
+    correlate_weights: Kernel
+    max_pool: Kernel
+    max_pool_gradient: Kernel
+    mean_pool: Kernel
+    mean_pool_gradient: Kernel
+    batch_norm: Kernel
+    batch_norm_eval: Kernel
+    batch_norm_gradient: Kernel
+    erf: Kernel
+
+    @classmethod
+    def of(cls, source: Any) -> KernelSet:
+        """The set whose kernels are attributes of `source`."""
+        return cls(*(getattr(source, field.name) for field in fields(cls)))
+
+
+def cpu() -> Any:
+    """The module that knows the processor; an ImportError that says what to do if there is none."""
+    return _import("_cpu")
+
+
+def load(level: str) -> dict[str, KernelSet]:
+    """The kernels compiled for `level`, by dtype character ("f" and "d").
+
+    Raises
+    ------
+    ImportError
+        A module is missing or broken.
+    """
+    suffix = level.replace("-", "_")
+    sets = {}
+    for char, real in (("f", "float32"), ("d", "float64")):
+        found = {}
+        for family, names in _FAMILIES.items():
+            module = _import(f"{family}_{suffix}_{real}")
+            found.update({name: getattr(module, name) for name in names})
+        sets[char] = KernelSet(**found)
+    return sets
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(f"{__name__}.{name}")
+    except ImportError as error:
+        raise ImportError(
+            f"fastconv's compiled module {name} is missing or broken ({error}); reinstall fastconv, "
+            "or set FASTCONV_BACKEND=pure to run without compiled kernels"
+        ) from error

@@ -1,0 +1,177 @@
+"""Which kernels run, and on how many threads.
+
+There are two backends with the same functions: *compiled*, the kernels of `pyx/` at one
+instruction-set level, and *pure*, the course's algorithms in NumPy (`pure.py`). One is active in
+the process (`set_backend`); a `with use_backend(...)` block overrides it for its own thread and
+context. `functional` asks here at every call:
+
+    kernels(dtype).correlate(..., threads_for(operations))
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from . import _kernels, pure
+from ._kernels import KernelSet
+
+# Below so many multiply-adds (or so many numbers read) a call runs on one thread: starting the
+# others costs about as much as they save (measured: 5 us a parallel region, 25 MACs a ns).
+SERIAL_BELOW = 1 << 18
+
+_PURE_BUILD = find_spec("fastconv._pure_build") is not None
+_PURE = {char: KernelSet.of(pure) for char in "fd"}
+
+
+def _choose_isa() -> tuple[str, list[str]]:
+    """The instruction-set level to load, and those that can run here, lowest first."""
+    present: list[str] = _kernels.cpu().levels()
+    wanted = os.environ.get("FASTCONV_ISA", "")
+    if wanted and wanted not in present:
+        raise ImportError(
+            f"FASTCONV_ISA={wanted!r} cannot be met: this machine runs {', '.join(present)}"
+        )
+    return wanted or present[-1], present
+
+
+def _count_from(variable: str) -> int | None:
+    text = os.environ.get(variable, "")
+    if not text:
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise ValueError(f"{variable} must be a positive integer, not {text!r}")
+    return int(text)
+
+
+def _initial_threads() -> int:
+    # OMP_NUM_THREADS may be a list for nested regions ("4,2"): OpenMP itself reads it.
+    asked = _count_from("FASTCONV_NUM_THREADS")
+    if "compiled" not in _BACKENDS or not _kernels.cpu().has_openmp():
+        return 1
+    return asked or int(_kernels.cpu().default_threads())
+
+
+def _initial_backends() -> tuple[dict[str, dict[str, KernelSet]], str, str | None, list[str]]:
+    wanted = os.environ.get("FASTCONV_BACKEND", "")
+    if wanted not in ("", "compiled", "pure"):
+        raise ValueError(f"FASTCONV_BACKEND must be 'compiled' or 'pure', not {wanted!r}")
+    if wanted == "compiled" and _PURE_BUILD:
+        raise ImportError("FASTCONV_BACKEND='compiled' cannot be met: this build has only 'pure'")
+    if _PURE_BUILD:
+        return {"pure": _PURE}, "pure", None, []
+    try:
+        isa, present = _choose_isa()
+        compiled = _kernels.load(isa)
+    except ImportError:
+        if wanted == "pure":  # asked for, so nothing that is missing is missed
+            return {"pure": _PURE}, "pure", None, []
+        raise
+    return {"compiled": compiled, "pure": _PURE}, wanted or "compiled", isa, present
+
+
+_BACKENDS, _active, ISA, ISA_PRESENT = _initial_backends()
+_sets = _BACKENDS[_active]
+_override: ContextVar[str | None] = ContextVar("fastconv_backend", default=None)
+_threads = _initial_threads()
+_forked = False
+
+
+def kernels(dtype: np.dtype[Any]) -> KernelSet:
+    """The active kernels for a dtype, float32 or float64."""
+    override = _override.get()
+    if override is None:
+        return _sets[dtype.char]
+    return _BACKENDS[override][dtype.char]
+
+
+def _check_backend(name: str) -> None:
+    if name not in ("compiled", "pure"):
+        raise ValueError(f"backend must be 'compiled' or 'pure', not {name!r}")
+    if name not in _BACKENDS:
+        raise ImportError("backend 'compiled' is not there: this copy has only 'pure'")
+
+
+def set_backend(name: str) -> None:
+    """Choose the kernels for the whole process.
+
+    Parameters
+    ----------
+    name : {"compiled", "pure"}
+
+    Raises
+    ------
+    ValueError
+        `name` is neither.
+    ImportError
+        This copy was built without compiled kernels.
+    """
+    global _active, _sets
+    _check_backend(name)
+    _active, _sets = name, _BACKENDS[name]
+
+
+def get_backend() -> str:
+    """The backend that a call made here would run on: "compiled" or "pure"."""
+    return _override.get() or _active
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Run a block on another backend: ``with fastconv.use_backend("pure"): ...``.
+
+    It holds for this thread and context alone (see `contextvars`), over `set_backend`, and blocks
+    nest. Raises as `set_backend`.
+    """
+    _check_backend(name)
+    token = _override.set(name)
+    try:
+        yield
+    finally:
+        _override.reset(token)
+
+
+def threads_for(operations: int) -> int:
+    """Threads for a call of so many multiply-adds."""
+    return _threads if operations >= SERIAL_BELOW else 1
+
+
+def set_num_threads(count: int) -> None:
+    """Choose how many threads the compiled kernels use. Results do not depend on it, bit for bit.
+
+    Without a call it is FASTCONV_NUM_THREADS, else OMP_NUM_THREADS, else the processors available.
+    In a process forked from one that uses fastconv it stays 1: GNU OpenMP cannot start threads
+    there. So it does in a build without OpenMP.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `count` is not a positive integer.
+    """
+    global _threads
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)):
+        raise TypeError(f"count must be a positive integer, not {count!r}")
+    if not 1 <= count <= 1024:
+        raise ValueError(f"count must be from 1 to 1024, not {count}")
+    if not _forked and "compiled" in _BACKENDS and _kernels.cpu().has_openmp():
+        _threads = int(count)
+
+
+def get_num_threads() -> int:
+    """Threads that the compiled kernels use for calls large enough."""
+    return _threads
+
+
+def _after_fork_in_child() -> None:
+    global _threads, _forked
+    _threads, _forked = 1, True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,66 @@
+"""The fully connected layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import _check as check
+from .._check import Array
+
+
+def linear_forward(A: Any, W: Any, b: Any) -> Array:
+    """Z = A W^T + b^T.
+
+    Parameters
+    ----------
+    A : array_like (N, in)
+    W : array_like (out, in)
+    b : array_like (out, 1) or (out,)
+
+    Returns
+    -------
+    ndarray (N, out)
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is no array of real numbers, or shapes do not fit.
+    """
+    a, w = _prepare(A, W)
+    bias = check.array("b", b)
+    if bias.shape not in ((w.shape[0], 1), (w.shape[0],)):
+        raise ValueError(f"b has shape {bias.shape}, but W has {w.shape[0]} output features: {w.shape}")
+    dtype = check.real_dtype(a, w)
+    check.fits("the result", (a.shape[0], w.shape[0]), dtype.itemsize)
+    Z = np.matmul(a, w.T, dtype=dtype)
+    Z += bias.reshape(-1).astype(dtype, copy=False)
+    return Z
+
+
+def linear_backward(dLdZ: Any, A: Any, W: Any, b: Any) -> tuple[Array, Array, Array]:
+    """dLdA = dLdZ W, dLdW = dLdZ^T A, dLdb = dLdZ^T 1 in the shape of b: sums over the batch.
+
+    Raises as `linear_forward`.
+    """
+    a, w = _prepare(A, W)
+    dz, bias = check.array("dLdZ", dLdZ, 2), check.array("b", b)
+    check.same_shape("dLdZ", dz, (a.shape[0], w.shape[0]), "Z")
+    dtype = check.real_dtype(dz, a, w)
+    dLdb = dz.sum(axis=0, dtype=dtype).reshape(bias.shape)
+    return (
+        np.matmul(dz, w, dtype=dtype).astype(check.gradient_dtype(a, dtype), copy=False),
+        np.matmul(dz.T, a, dtype=dtype).astype(check.gradient_dtype(w, dtype), copy=False),
+        dLdb.astype(check.gradient_dtype(bias, dtype), copy=False),
+    )
+
+
+def _prepare(A: Any, W: Any) -> tuple[Array, Array]:
+    a, w = check.array("A", A, 2), check.array("W", W, 2)
+    check.not_empty("A", a)
+    if a.shape[1] != w.shape[1]:
+        raise ValueError(
+            f"A has {a.shape[1]} features, but W takes {w.shape[1]}: shapes {a.shape} and {w.shape}"
+        )
+    return a, w

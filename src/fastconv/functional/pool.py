@@ -1,0 +1,153 @@
+"""Max and mean pooling of 2-D images, with any window and stride, unpadded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import _check as check
+from .._check import Array, Pair
+from ..backend import kernels, threads_for
+
+
+@dataclass(frozen=True)
+class PoolWorkspace:
+    """What a pooling forward keeps for its backward.
+
+    Attributes
+    ----------
+    shape, dtype
+        Of the input A.
+    kernel, stride : (int, int)
+    places : ndarray (N, C, Ho, Wo), or None for a mean
+        Each output's argmax, as its position in the window, row-major: uint8 for windows of up to
+        256 elements, else intp.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    kernel: Pair
+    stride: Pair
+    places: Array | None = None
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        return _out_shape(self.shape, self.kernel, self.stride)
+
+    @property
+    def max_indices(self) -> Array:
+        """Each output's argmax as (row, column) in the input, int64 (N, C, Ho, Wo, 2)."""
+        assert self.places is not None
+        rows, cols = np.divmod(self.places.astype(np.int64), self.kernel[1])
+        rows += np.arange(self.places.shape[2])[:, None] * self.stride[0]
+        cols += np.arange(self.places.shape[3]) * self.stride[1]
+        return np.stack((rows, cols), axis=-1)
+
+
+def max_pool2d_forward(
+    A: Any, kernel: int | Pair, stride: int | Pair = 1
+) -> tuple[Array, PoolWorkspace]:
+    """Maximum over each window.
+
+    Parameters
+    ----------
+    A : array_like (N, C, H, W)
+    kernel, stride : int or (int, int)
+
+    Returns
+    -------
+    Z : ndarray (N, C, (H - k)//s + 1, (W - k)//s + 1)
+        float32 for float32, else float64. A window that holds a NaN gives NaN.
+    workspace : PoolWorkspace
+        For `max_pool2d_backward`. Ties, and NaNs, go to the first in row-major order.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A is no array of real numbers with four dimensions; a size is no positive integer; the
+        window is larger than the image.
+    """
+    a, k, s, Z = _prepare(A, kernel, stride)
+    places = np.empty(Z.shape, np.uint8 if k[0] * k[1] <= 256 else np.intp)
+    kernels(Z.dtype).max_pool(a, Z, places, k, s, threads_for(Z.size * k[0] * k[1]))
+    return Z, PoolWorkspace(a.shape, Z.dtype, k, s, places)
+
+
+def max_pool2d_backward(dLdZ: Any, workspace: PoolWorkspace) -> Array:
+    """Route dLdZ to each window's argmax, adding where windows share it.
+
+    Returns
+    -------
+    ndarray (N, C, H, W)
+        In the dtype of the forward's result.
+
+    Raises
+    ------
+    TypeError, ValueError
+        dLdZ is no such array or not of the shape of Z; the workspace is not one of
+        `max_pool2d_forward`.
+    """
+    if not isinstance(workspace, PoolWorkspace) or workspace.places is None:
+        raise TypeError("workspace must come from max_pool2d_forward")
+    places = workspace.places
+    window = workspace.kernel[0] * workspace.kernel[1]
+    # The kernel writes where this says; a damaged workspace must not write elsewhere.
+    if (
+        places.shape != workspace.out_shape
+        or places.dtype != (np.uint8 if window <= 256 else np.intp)
+        or (places.size and not (0 <= places.min() and places.max() < window))
+    ):
+        raise ValueError("workspace.places is not what max_pool2d_forward made")
+    dz, dx = _prepare_backward(dLdZ, workspace)
+    kernels(dx.dtype).max_pool_gradient(
+        dz, np.ascontiguousarray(places), dx, workspace.kernel, workspace.stride, threads_for(dx.size)
+    )
+    return dx.astype(workspace.dtype, copy=False)
+
+
+def mean_pool2d_forward(
+    A: Any, kernel: int | Pair, stride: int | Pair = 1
+) -> tuple[Array, PoolWorkspace]:
+    """Mean over each window. Arguments, results and errors as of `max_pool2d_forward`."""
+    a, k, s, Z = _prepare(A, kernel, stride)
+    kernels(Z.dtype).mean_pool(a, Z, k, s, threads_for(Z.size * k[0] * k[1]))
+    return Z, PoolWorkspace(a.shape, Z.dtype, k, s)
+
+
+def mean_pool2d_backward(dLdZ: Any, workspace: PoolWorkspace) -> Array:
+    """Spread dLdZ / (kh * kw) over each window. Results and errors as of `max_pool2d_backward`."""
+    if not isinstance(workspace, PoolWorkspace):
+        raise TypeError("workspace must come from mean_pool2d_forward")
+    dz, dx = _prepare_backward(dLdZ, workspace)
+    kernels(dx.dtype).mean_pool_gradient(
+        dz, dx, workspace.kernel, workspace.stride,
+        threads_for(dz.size * workspace.kernel[0] * workspace.kernel[1]),
+    )
+    return dx.astype(workspace.dtype, copy=False)
+
+
+def _out_shape(shape: tuple[int, ...], kernel: Pair, stride: Pair) -> tuple[int, ...]:
+    return (*shape[:2], *((n - k) // s + 1 for n, k, s in zip(shape[2:], kernel, stride)))
+
+
+def _prepare(A: Any, kernel: int | Pair, stride: int | Pair) -> tuple[Array, Pair, Pair, Array]:
+    a = check.array("A", A, 4)
+    k, s = check.pair("kernel", kernel, 1), check.pair("stride", stride, 1)
+    check.not_empty("A", a)
+    if k[0] > a.shape[2] or k[1] > a.shape[3]:
+        raise ValueError(f"the window {k} is larger than the image of A: {a.shape[2:]}")
+    dtype = check.real_dtype(a)
+    Z = check.empty("the result", _out_shape(a.shape, k, s), dtype)
+    check.fits("A", a.shape, dtype.itemsize)
+    return check.ready(a, dtype), k, s, Z
+
+
+def _prepare_backward(dLdZ: Any, workspace: PoolWorkspace) -> tuple[Array, Array]:
+    dz = check.array("dLdZ", dLdZ, 4)
+    check.same_shape("dLdZ", dz, workspace.out_shape, "Z")
+    dtype = check.real_dtype(dz)
+    dx = check.empty("dLdA", workspace.shape, dtype)
+    check.fits("dLdZ", dz.shape, dtype.itemsize)
+    return check.ready(dz, dtype), dx

@@ -1,0 +1,78 @@
+"""Zero insertion and decimation along the last axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import _check as check
+from .._check import Array
+
+
+def upsample(A: Any, factor: int, axes: int) -> Array:
+    """Put factor - 1 zeros between neighbours on each of the last `axes` axes.
+
+    Parameters
+    ----------
+    A : array_like (N, C, W) for one axis, (N, C, H, W) for two
+    factor : int
+    axes : {1, 2}
+
+    Returns
+    -------
+    ndarray (N, C, factor*(W-1) + 1) and likewise
+        float32 for float32, else float64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A is no array of real numbers with axes + 2 dimensions, or one but the batch is empty; the
+        factor is no positive integer.
+    """
+    a, k = _prepare(A, factor, axes)
+    return _insert_zeros(a, k, tuple(k * (n - 1) + 1 for n in a.shape[2:]))
+
+
+def downsample(A: Any, factor: int, axes: int) -> Array:
+    """Keep every factor-th number on each of the last `axes` axes, (W-1)//factor + 1 of W.
+
+    Arguments, dtype and errors as of `upsample`.
+    """
+    a, k = _prepare(A, factor, axes)
+    return a[_every(k, axes)].astype(check.real_dtype(a), order="C")
+
+
+def downsample_backward(dLdZ: Any, factor: int, sizes: tuple[int, ...]) -> Array:
+    """The gradient of `downsample` for an input whose last axes had those sizes."""
+    dz, k = _prepare(dLdZ, factor, len(sizes), "dLdZ")
+    wanted = (*dz.shape[:2], *((n - 1) // k + 1 for n in sizes))
+    check.same_shape("dLdZ", dz, wanted, "Z")
+    return _insert_zeros(dz, k, sizes)
+
+
+def upsample_backward(dLdZ: Any, factor: int, sizes: tuple[int, ...]) -> Array:
+    """The gradient of `upsample` for an input whose last axes had those sizes."""
+    dz, k = _prepare(dLdZ, factor, len(sizes), "dLdZ")
+    wanted = (*dz.shape[:2], *(k * (n - 1) + 1 for n in sizes))
+    check.same_shape("dLdZ", dz, wanted, "Z")
+    return dz[_every(k, len(sizes))].astype(check.real_dtype(dz), order="C")
+
+
+def _prepare(A: Any, factor: int, axes: int, name: str = "A") -> tuple[Array, int]:
+    a = check.array(name, A, axes + 2)
+    check.not_empty(name, a)
+    return a, check.integer("factor", factor, 1)
+
+
+def _every(k: int, axes: int) -> tuple[slice, ...]:
+    return (slice(None), slice(None), *[slice(None, None, k)] * axes)
+
+
+def _insert_zeros(a: Array, k: int, sizes: tuple[int, ...]) -> Array:
+    shape = (*a.shape[:2], *sizes)
+    dtype = check.real_dtype(a)
+    check.fits("the result", shape, dtype.itemsize)
+    out = np.zeros(shape, dtype)
+    out[_every(k, len(sizes))] = a
+    return out

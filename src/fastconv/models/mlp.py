@@ -1,0 +1,62 @@
+"""MLP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import _check as check
+from .._check import Array
+from ..nn import Layer, Linear, ReLU
+
+
+class Sequential(Layer):
+    """Layers one after the other, in ``layers``: the base of the models here."""
+
+    layers: list[Any]
+
+    def forward(self, A: Any) -> Array:
+        for layer in self.layers:
+            A = layer.forward(A)
+        return np.asarray(A)
+
+    def backward(self, dLdZ: Any) -> Array:
+        for layer in reversed(self.layers):
+            dLdZ = layer.backward(dLdZ)
+        return np.asarray(dLdZ)
+
+
+class MLP(Sequential):
+    """Linear layers with ReLU between them, none after the last.
+
+    Parameters
+    ----------
+    layer_sizes : sequence of int
+        Features of the input, of each hidden layer and of the output.
+    dtype : {"float64", "float32"}
+
+    Attributes
+    ----------
+    layers : [Linear, ReLU, Linear, ...]
+    """
+
+    def __init__(self, layer_sizes: Sequence[int], *, dtype: Any = "float64") -> None:
+        if len(layer_sizes) < 2:
+            raise ValueError(f"layer_sizes must hold at least 2 sizes, not {layer_sizes!r}")
+        self.layers = []
+        for in_features, out_features in zip(layer_sizes, layer_sizes[1:]):
+            self.layers += [Linear(in_features, out_features, dtype=dtype), ReLU()]
+        self.layers.pop()
+
+    def init_weights(self, weights: Sequence[Any]) -> None:
+        """Set the weights of the Linear layers, given as (in, out) matrices."""
+        linears = self.layers[::2]
+        if len(weights) != len(linears):
+            raise ValueError(f"weights must hold {len(linears)} matrices, not {len(weights)}")
+        for i, (linear, given) in enumerate(zip(linears, weights)):
+            matrix = check.array(f"weights[{i}]", given, 2)
+            check.same_shape(f"weights[{i}]", matrix, linear.W.T.shape, "the layer")
+        for linear, given in zip(linears, weights):
+            linear.W = np.asarray(given).T

@@ -1,0 +1,77 @@
+"""What every layer shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from .. import _check as check
+from .._check import Array
+
+Self = TypeVar("Self", bound="Layer")
+
+
+class Layer:
+    """Base of all layers, blocks and models: callable, and convertible to another dtype.
+
+    A layer is not safe to share between threads; distinct layers are, and so is `functional`.
+    """
+
+    # Names of the attributes that `astype` converts.
+    parameter_names: ClassVar[tuple[str, ...]] = ()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"{type(self).__name__} has no forward")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    def astype(self: Self, dtype: Any) -> Self:
+        """Convert all parameters, gradients and statistics, here and in layers inside, in place.
+
+        Parameters
+        ----------
+        dtype : {"float32", "float64"} or numpy equivalent
+
+        Returns
+        -------
+        The layer itself.
+
+        Raises
+        ------
+        TypeError
+            Any other dtype.
+        """
+        wanted = check.parameter_dtype(dtype)
+        for name in self.parameter_names:
+            setattr(self, name, np.asarray(getattr(self, name), dtype=wanted))
+        for layer in self.sublayers():
+            layer.astype(wanted)
+        return self
+
+    def sublayers(self) -> Iterator[Layer]:
+        """Layers held in attributes, directly or in lists, in order, each once."""
+        seen: set[int] = set()
+        for value in vars(self).values():
+            for item in value if isinstance(value, (list, tuple)) else (value,):
+                if isinstance(item, Layer) and id(item) not in seen:
+                    seen.add(id(item))
+                    yield item
+
+
+def initial(
+    name: str, init_fn: Any, default: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    """A parameter's first value: from the user's init function, called as the course does, or the default."""
+    value = default(shape) if init_fn is None else init_fn(*shape)
+    values = check.array(f"what {name} returned", value)
+    if values.shape != shape:
+        raise ValueError(f"{name} returned shape {values.shape}, not {shape}")
+    return np.array(values, dtype=dtype)
+
+
+def standard_normal(shape: tuple[int, ...]) -> Array:
+    """The course's default weights, from NumPy's global stream."""
+    return np.random.normal(0, 1.0, shape)

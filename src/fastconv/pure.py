@@ -1,0 +1,158 @@
+"""The kernels in plain NumPy, written as the course's students write them.
+
+Same names and arguments as the compiled ones in `pyx/`, which document them: the reference they
+are tested against, and the contrast they are profiled against. Convolutions loop over output
+positions, pools over positions in the window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+Pair = tuple[int, int]
+
+
+def _windows(
+    x: Array, kernel: Pair, outs: Pair, stride: Pair, pad: Pair, up: Pair
+) -> Iterator[tuple[int, int, Array, slice, slice]]:
+    """For each output position: what it sees of x, and which of the kernel's taps see it.
+
+    Position p and tap u meet at p*stride + u - pad of the dilated x, so the taps that meet a number
+    and not an inserted zero are every up-th.
+    """
+    spans = []
+    for axis in range(2):
+        positions = []
+        for p in range(outs[axis]):
+            start = p * stride[axis] - pad[axis]
+            taps = range(-start % up[axis], kernel[axis], up[axis])
+            positions.append((taps, (start + taps.start) // up[axis]))
+        below = max([0, *(-at for _, at in positions)])
+        above = max([0, *(at + len(taps) - x.shape[2 + axis] for taps, at in positions)])
+        spans.append(
+            (below, above, [(slice(t.start, None, t.step), len(t), at + below) for t, at in positions])
+        )
+    (top, bottom, rows), (left, right, cols) = spans
+    x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    for p, (u, us, row) in enumerate(rows):
+        for q, (v, vs, col) in enumerate(cols):
+            yield p, q, x[:, :, row : row + us, col : col + vs], u, v
+
+
+def correlate(
+    x: Array, w: Array, b: Array | None, out: Array, stride: Pair, pad: Pair, up: Pair, threads: int
+) -> None:
+    for p, q, seen, u, v in _windows(x, w.shape[2:], out.shape[2:], stride, pad, up):
+        out[:, :, p, q] = np.tensordot(seen, w[:, :, u, v], axes=((1, 2, 3), (1, 2, 3)))
+    if b is not None:
+        out += b[:, None, None]
+
+
+def correlate_weights(
+    x: Array, dz: Array, dw: Array, db: Array, stride: Pair, pad: Pair, up: Pair, threads: int
+) -> None:
+    dw[...] = 0
+    for p, q, seen, u, v in _windows(x, dw.shape[2:], dz.shape[2:], stride, pad, up):
+        dw[:, :, u, v] += np.tensordot(dz[:, :, p, q], seen, axes=(0, 0))
+    db[...] = dz.sum(axis=(0, 2, 3))
+
+
+def _taps(
+    image: NDArray[np.generic], outs: Pair, kernel: Pair, stride: Pair
+) -> Iterator[tuple[int, NDArray[np.generic]]]:
+    """For each position in the window, row-major: the elements of the image that windows have there."""
+    for u in range(kernel[0]):
+        for v in range(kernel[1]):
+            rows = slice(u, u + (outs[0] - 1) * stride[0] + 1, stride[0])
+            cols = slice(v, v + (outs[1] - 1) * stride[1] + 1, stride[1])
+            yield u * kernel[1] + v, image[:, :, rows, cols]
+
+
+def max_pool(
+    x: Array, out: Array, places: NDArray[np.integer], kernel: Pair, stride: Pair, threads: int
+) -> None:
+    for tap, seen in _taps(x, out.shape[2:], kernel, stride):
+        if tap == 0:
+            out[...], places[...] = seen, 0
+        else:
+            wins = ~(seen <= out) & ~np.isnan(out)  # the first NaN wins, and stays
+            np.copyto(out, seen, where=wins)
+            places[wins] = tap
+
+
+def max_pool_gradient(
+    dz: Array, places: NDArray[np.integer], dx: Array, kernel: Pair, stride: Pair, threads: int
+) -> None:
+    dx[...] = 0
+    for tap, seen in _taps(dx, dz.shape[2:], kernel, stride):
+        np.add(seen, dz, out=seen, where=places == tap)
+
+
+def mean_pool(x: Array, out: Array, kernel: Pair, stride: Pair, threads: int) -> None:
+    out[...] = 0
+    for _, seen in _taps(x, out.shape[2:], kernel, stride):
+        out += seen
+    out /= kernel[0] * kernel[1]
+
+
+def mean_pool_gradient(dz: Array, dx: Array, kernel: Pair, stride: Pair, threads: int) -> None:
+    dx[...] = 0
+    share = dz / (kernel[0] * kernel[1])
+    for _, seen in _taps(dx, dz.shape[2:], kernel, stride):
+        np.add(seen, share, out=seen)
+
+
+def _per_channel(values: NDArray[np.float64], like: Array) -> Array:
+    return values.astype(like.dtype).reshape(1, -1, 1, 1)
+
+
+def _centred(x: Array, mean: NDArray[np.float64]) -> Array:
+    """x - mean in the dtype of x, with the mean as two such numbers where one would round it."""
+    high = _per_channel(mean, x)
+    with np.errstate(invalid="ignore"):  # an infinite mean has no rest
+        rest = np.where(np.isfinite(mean), mean - high.ravel(), 0.0)
+        return (x - high) - _per_channel(rest, x)
+
+
+def batch_norm(
+    x: Array, scale: NDArray[np.float64], shift: NDArray[np.float64], eps: float,
+    mean: NDArray[np.float64], var: NDArray[np.float64], out: Array, threads: int,
+) -> None:
+    mean[...] = x.mean(axis=(0, 2, 3), dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        var[...] = ((x - mean.reshape(1, -1, 1, 1)) ** 2).mean(axis=(0, 2, 3), dtype=np.float64)
+    batch_norm_eval(x, scale, shift, eps, mean, var, out, threads)
+
+
+def batch_norm_eval(
+    x: Array, scale: NDArray[np.float64], shift: NDArray[np.float64], eps: float,
+    mean: NDArray[np.float64], var: NDArray[np.float64], out: Array, threads: int,
+) -> None:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        factor = scale / np.sqrt(var + eps)
+        out[...] = _centred(x, mean) * _per_channel(factor, x) + _per_channel(shift, x)
+
+
+def batch_norm_gradient(
+    x: Array, dz: Array, scale: NDArray[np.float64], eps: float,
+    mean: NDArray[np.float64], var: NDArray[np.float64],
+    dx: Array, dscale: NDArray[np.float64], dshift: NDArray[np.float64], threads: int,
+) -> None:
+    numbers = x.size // x.shape[1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        inverse = 1 / np.sqrt(var + eps)
+        normal = _centred(x, mean) * _per_channel(inverse, x)
+        dshift[...] = dz.sum(axis=(0, 2, 3), dtype=np.float64)
+        dscale[...] = (dz * normal).sum(axis=(0, 2, 3), dtype=np.float64)
+        dx[...] = _per_channel(scale * inverse, x) * (
+            dz - _per_channel(dshift / numbers, x) - normal * _per_channel(dscale / numbers, x)
+        )
+
+
+def erf(x: Array, out: Array, threads: int) -> None:
+    out[...] = [math.erf(value) for value in x.tolist()]
