@@ -209,27 +209,24 @@ cdef inline void gather_panel(
     const Py_ssize_t* pixels, Py_ssize_t count, int VN, real* panel,
 ) noexcept nogil:
     """panel[tap][lane] = image[pixels[lane] + taps[tap]]; lanes beyond `count` repeat the last."""
-    cdef Py_ssize_t t, lane, width = VN * LANES
+    cdef Py_ssize_t t, lane, first
     cdef Py_ssize_t starts[8 * LANES]
-    cdef bint whole = True
+    cdef bint whole[8]  # vectors of neighbouring pixels: most are
     cdef int v
-    for lane in range(width):
+    for lane in range(VN * LANES):
         starts[lane] = pixels[min(lane, count - 1)]
-    # Most panels are whole vectors of neighbouring pixels.
     for v in range(VN):
-        lane = v * LANES
-        if lane + LANES > count or starts[lane + LANES - 1] - starts[lane] != LANES - 1:
-            whole = False
-    if whole:
-        for t in range(tap_count):
-            for v in range(VN):
-                store(panel + v * LANES, load(image + taps[t] + starts[v * LANES]))
-            panel += width
-    else:
-        for t in range(tap_count):
-            for lane in range(width):
-                panel[lane] = image[taps[t] + starts[lane]]
-            panel += width
+        first = v * LANES
+        whole[v] = first + LANES <= count and starts[first + LANES - 1] - starts[first] == LANES - 1
+    for t in range(tap_count):
+        for v in range(VN):
+            first = v * LANES
+            if whole[v]:
+                store(panel + first, load(image + taps[t] + starts[first]))
+            else:
+                for lane in range(LANES):
+                    panel[first + lane] = image[taps[t] + starts[first + lane]]
+        panel += VN * LANES
 
 
 cdef inline void correlate_tile(
