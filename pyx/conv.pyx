@@ -77,7 +77,9 @@ def correlate(
     p.grid.x = &x[0, 0, 0, 0]
     p.out = &out[0, 0, 0, 0]
     p.w = &w[0, 0, 0, 0]
-    p.bias = NULL if b is None else &b[0]
+    p.bias = NULL
+    if b is not None:
+        p.bias = &b[0]
     cdef Py_ssize_t itemsize = sizeof(real)
     p.w_per_filter, p.w_per_channel = w.strides[0] // itemsize, w.strides[1] // itemsize
     p.w_per_row, p.w_per_col = w.strides[2] // itemsize, w.strides[3] // itemsize
@@ -238,14 +240,15 @@ cdef inline void correlate_tile(
     cdef Py_ssize_t width = VN * LANES, lane
     cdef real aside[MAX_ROWS * 8 * LANES]
     cdef real* out = p.out + o * p.out_per_channel
-    cdef const real* bias = NULL if p.bias == NULL else p.bias + o
+    cdef const real* bias = NULL
     cdef int r
+    if p.bias != NULL and not accumulate:
+        bias = p.bias + o
     if lane_first == 0 and lane_last == width and outs[width - 1] - outs[0] == width - 1:
         tile(R, VN, tap_count, rows, weights, columns, taps, out + outs[0], p.out_per_channel,
              bias, accumulate)
         return
-    tile(R, VN, tap_count, rows, weights, columns, taps, aside, width,
-         NULL if accumulate else bias, False)
+    tile(R, VN, tap_count, rows, weights, columns, taps, aside, width, bias, False)
     for r in range(R):
         for lane in range(lane_first, lane_last):
             if accumulate:

@@ -63,8 +63,8 @@ def correlate_weights(
 
 
 def _taps(
-    image: NDArray[np.generic], outs: Pair, kernel: Pair, stride: Pair
-) -> Iterator[tuple[int, NDArray[np.generic]]]:
+    image: Array, outs: Pair, kernel: Pair, stride: Pair
+) -> Iterator[tuple[int, Array]]:
     """For each position in the window, row-major: the elements of the image that windows have there."""
     for u in range(kernel[0]):
         for v in range(kernel[1]):

@@ -34,7 +34,7 @@ def linear_forward(A: Any, W: Any, b: Any) -> Array:
         raise ValueError(f"b has shape {bias.shape}, but W has {w.shape[0]} output features: {w.shape}")
     dtype = check.real_dtype(a, w)
     check.fits("the result", (a.shape[0], w.shape[0]), dtype.itemsize)
-    Z = np.matmul(a, w.T, dtype=dtype)
+    Z: Array = np.matmul(a, w.T, dtype=dtype)
     Z += bias.reshape(-1).astype(dtype, copy=False)
     return Z
 

@@ -97,7 +97,7 @@ def max_pool2d_backward(dLdZ: Any, workspace: PoolWorkspace) -> Array:
     if (
         places.shape != workspace.out_shape
         or places.dtype != (np.uint8 if window <= 256 else np.intp)
-        or (places.size and not (0 <= places.min() and places.max() < window))
+        or (places.size and not (places.min() >= 0 and places.max() < window))
     ):
         raise ValueError("workspace.places is not what max_pool2d_forward made")
     dz, dx = _prepare_backward(dLdZ, workspace)

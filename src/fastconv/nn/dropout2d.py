@@ -54,4 +54,5 @@ class Dropout2d(Layer):
     def _scaled(self, a: Array, mask: Array, dtype: np.dtype[Any]) -> Array:
         # With p = 1 nothing is kept, so there is nothing to scale.
         factors = (mask / max(1 - self.p, np.finfo(dtype).tiny)).astype(dtype)
-        return np.multiply(a, factors, dtype=dtype, casting="unsafe", order="C")
+        out: Array = np.multiply(a, factors, dtype=dtype, casting="unsafe", order="C")
+        return out

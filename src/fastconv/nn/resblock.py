@@ -51,7 +51,8 @@ class ResBlock(Layer):
 
     Attributes
     ----------
-    convolution_layers : [ConvBlock(in, out, filter_size, stride, padding), ReLU, ConvBlock(out, out, 1, 1, 0)]
+    convolution_layers : list
+        ConvBlock(in, out, filter_size, stride, padding), ReLU, ConvBlock(out, out, 1, 1, 0).
     residual_connection : ConvBlock(in, out, filter_size, stride, padding), or IdentityBlock
         The latter where the main path keeps shape and position.
     final_activation : ReLU

@@ -1,0 +1,28 @@
+"""What all tests share: the backends, a seed, and warnings as errors (pyproject.toml)."""
+
+import numpy as np
+import pytest
+
+import fastconv
+
+
+@pytest.fixture(params=["compiled", "pure"])
+def backend(request):
+    """Runs the test once on each set of kernels."""
+    with fastconv.use_backend(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=["float64", "float32"])
+def dtype(request):
+    return np.dtype(request.param)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(11785)
+
+
+@pytest.fixture(autouse=True)
+def same_global_stream():
+    np.random.seed(11785)
