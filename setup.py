@@ -39,8 +39,10 @@ def switch(name):
 
 DEBUG, ANNOTATE, TRACE = switch("DEBUG"), switch("ANNOTATE"), switch("TRACE")
 # Never -ffast-math: it would flush subnormals in the whole process.
-FLAGS = ["-O0", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-g0", "-fno-trapping-math", "-fno-math-errno", "-ffp-contract=fast"]
-MACROS = [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "1")] if TRACE else []
+FLAGS = ["-O3", "-g0", "-fno-trapping-math", "-fno-math-errno", "-ffp-contract=fast"]
+if DEBUG:
+    FLAGS = ["-O0", "-g", "-UNDEBUG"]
+MACROS = [("CYTHON_TRACE_NOGIL", "1")] if TRACE else []
 if not DEBUG:
     # `cdef inline` must mean it: the tiles of tile.pxd are fast only with their sizes constant, and
     # left to its own heuristics GCC 12 ran the 4 x 3 tile six times slower.

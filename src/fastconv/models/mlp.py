@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class MLP(Sequential):
         if len(layer_sizes) < 2:
             raise ValueError(f"layer_sizes must hold at least 2 sizes, not {layer_sizes!r}")
         self.layers = []
-        for in_features, out_features in zip(layer_sizes, layer_sizes[1:]):
+        for in_features, out_features in pairwise(layer_sizes):
             self.layers += [Linear(in_features, out_features, dtype=dtype), ReLU()]
         self.layers.pop()
 

@@ -51,7 +51,7 @@ class BatchNorm2d(Layer):
         self.V: Array | None = None
         self.Z: Any = None
         self.N: int | None = None
-        self._workspace: F.BatchNormWorkspace | None = None
+        self._workspace: Any = None
 
     def forward(self, Z: Any, eval: bool = False) -> Array:
         if eval:
@@ -71,7 +71,6 @@ class BatchNorm2d(Layer):
 
     def backward(self, dLdBZ: Any) -> Array:
         check.saved(self, workspace=self._workspace)
-        assert self._workspace is not None
         dLdZ, self.dLdBW, self.dLdBb = F.batchnorm2d_backward(
             dLdBZ, self.Z, self.BW, self._workspace, self.eps
         )

@@ -29,7 +29,7 @@ class Dropout2d(Layer):
 
     def __init__(self, p: float = 0.5) -> None:
         self.p = check.number("p", p, 0, 1)
-        self.mask: Array | None = None
+        self.mask: Any = None
 
     def forward(self, x: Any, eval: bool = False) -> Array:
         a = check.array("x", x, 4)
@@ -45,7 +45,6 @@ class Dropout2d(Layer):
 
     def backward(self, delta: Any) -> Array:
         check.saved(self, mask=self.mask)
-        assert self.mask is not None
         dz = check.array("delta", delta, 4)
         check.not_empty("delta", dz)
         check.same_shape("delta", dz[:, :, :1, :1], self.mask.shape, "the mask")

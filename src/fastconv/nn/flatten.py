@@ -20,7 +20,7 @@ class Flatten(Layer):
     """
 
     def __init__(self) -> None:
-        self.A_shape: tuple[int, ...] | None = None
+        self.A_shape: Any = None
 
     def forward(self, A: Any) -> Array:
         a = check.array("A", A)
@@ -33,7 +33,6 @@ class Flatten(Layer):
 
     def backward(self, dLdZ: Any) -> Array:
         check.saved(self, A_shape=self.A_shape)
-        assert self.A_shape is not None
         dz = check.array("dLdZ", dLdZ)
         check.same_shape("dLdZ", dz, (self.A_shape[0], prod(self.A_shape[1:])), "Z")
         return dz.reshape(self.A_shape)

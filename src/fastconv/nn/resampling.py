@@ -56,7 +56,7 @@ class Downsample1d(Layer):
 
     def __init__(self, downsampling_factor: int) -> None:
         self.downsampling_factor = check.integer("downsampling_factor", downsampling_factor, 1)
-        self.input_width: int | None = None
+        self.input_width: Any = None
 
     def forward(self, A: Any) -> Array:
         Z = F.downsample(A, self.downsampling_factor, 1)
@@ -65,7 +65,6 @@ class Downsample1d(Layer):
 
     def backward(self, dLdZ: Any) -> Array:
         check.saved(self, input_width=self.input_width)
-        assert self.input_width is not None
         return F.downsample_backward(dLdZ, self.downsampling_factor, (self.input_width,))
 
 
@@ -81,8 +80,8 @@ class Downsample2d(Layer):
 
     def __init__(self, downsampling_factor: int) -> None:
         self.downsampling_factor = check.integer("downsampling_factor", downsampling_factor, 1)
-        self.input_width: int | None = None
-        self.input_height: int | None = None
+        self.input_width: Any = None
+        self.input_height: Any = None
 
     def forward(self, A: Any) -> Array:
         Z = F.downsample(A, self.downsampling_factor, 2)
@@ -91,6 +90,5 @@ class Downsample2d(Layer):
 
     def backward(self, dLdZ: Any) -> Array:
         check.saved(self, input_width=self.input_width)
-        assert self.input_width is not None and self.input_height is not None
         sizes = self.input_width, self.input_height
         return F.downsample_backward(dLdZ, self.downsampling_factor, sizes)
