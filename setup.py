@@ -43,7 +43,7 @@ FLAGS = ["-O3", "-g0", "-fno-trapping-math", "-fno-math-errno", "-ffp-contract=f
 if DEBUG:
     FLAGS = ["-O0", "-g", "-UNDEBUG"]
 MACROS = [("CYTHON_TRACE_NOGIL", "1")] if TRACE else []
-if not DEBUG:
+if not (DEBUG or TRACE):
     # `cdef inline` must mean it: the tiles of tile.pxd are fast only with their sizes constant, and
     # left to its own heuristics GCC 12 ran the 4 x 3 tile six times slower.
     MACROS.append(("CYTHON_INLINE", "inline __attribute__((always_inline))"))

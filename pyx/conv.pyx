@@ -10,12 +10,12 @@ bits on any number of threads.
 
 from cython.parallel cimport prange, threadid
 from libc.stdlib cimport free
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from scratch cimport allocate, carve, piece_of, round_to_line
 from simd cimport LANES, load, real, store
 from taps cimport (
-    Axis, Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
+    Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
     phase_of, phases, prepare, prepared_size, tabulate_pixels, tabulate_taps,
 )
 from tile cimport MAX_ROWS, even_rows, tile, vectors_for

@@ -6,10 +6,11 @@ would be rounded by up to 1/32. What float32 arithmetic needs of such a mean is 
 of two parts (`Centre`).
 """
 
+cimport cython
 from cython.parallel cimport prange
 from libc.math cimport sqrt
 
-from simd cimport LANES, add, horizontal_sum, load, multiply, multiply_add, real, splat, store, subtract, vec
+from simd cimport LANES, add, horizontal_sum, load, multiply_add, real, splat, store, subtract, vec
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
@@ -35,6 +36,9 @@ cdef inline Centre centre_of(double mean) noexcept nogil:
     return centre
 
 
+# A tracer would have to make a Python object of what this returns.
+@cython.profile(False)
+@cython.linetrace(False)
 cdef inline vec centred(const real* x, Centre centre) noexcept nogil:
     return subtract(subtract(load(x), splat(centre.high)), splat(centre.low))
 

@@ -273,7 +273,9 @@ cdef void mean_gradient_plane(const Window* g, const real* dz, real* dx, real* s
                 dx[(p * g.sh + u) * g.W + w] += spread[w]
 
 
-cdef inline void spread_row(const Window* g, const real* dz, const Py_ssize_t step, real* spread) noexcept nogil:
+cdef inline void spread_row(
+    const Window* g, const real* dz, const Py_ssize_t step, real* spread,
+) noexcept nogil:
     cdef Py_ssize_t v, q
     cdef real size = <real> (g.kh * g.kw)
     memset(spread, 0, g.W * sizeof(real))

@@ -41,7 +41,6 @@ static inline void store(real *target, vec value) { *(vec_in_memory *)target = v
 static inline vec splat(real x) { return x - (vec){0}; }
 static inline vec add(vec a, vec b) { return a + b; }
 static inline vec subtract(vec a, vec b) { return a - b; }
-static inline vec multiply(vec a, vec b) { return a * b; }
 /* sum + a * b, fused where the instruction set has it. */
 static inline vec multiply_add(vec sum, vec a, vec b) { return sum + a * b; }
 static inline real horizontal_sum(vec a)

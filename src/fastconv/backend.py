@@ -25,6 +25,7 @@ from ._kernels import KernelSet
 # Below so many multiply-adds (or so many numbers read) a call runs on one thread: starting the
 # others costs about as much as they save (measured: 5 us a parallel region, 25 MACs a ns).
 SERIAL_BELOW = 1 << 18
+MOST_THREADS = 1024
 
 _PURE_BUILD = find_spec("fastconv._pure_build") is not None
 _PURE = {char: KernelSet.of(pure) for char in "fd"}
@@ -45,8 +46,8 @@ def _count_from(variable: str) -> int | None:
     text = os.environ.get(variable, "")
     if not text:
         return None
-    if not text.isdigit() or int(text) < 1:
-        raise ValueError(f"{variable} must be a positive integer, not {text!r}")
+    if not text.isdigit() or not 1 <= int(text) <= MOST_THREADS:
+        raise ValueError(f"{variable} must be an integer from 1 to {MOST_THREADS}, not {text!r}")
     return int(text)
 
 
@@ -152,13 +153,13 @@ def set_num_threads(count: int) -> None:
     Raises
     ------
     TypeError, ValueError
-        `count` is not a positive integer.
+        `count` is not an integer from 1 to 1024.
     """
     global _threads
     if isinstance(count, bool) or not isinstance(count, (int, np.integer)):
         raise TypeError(f"count must be a positive integer, not {count!r}")
-    if not 1 <= count <= 1024:
-        raise ValueError(f"count must be from 1 to 1024, not {count}")
+    if not 1 <= count <= MOST_THREADS:
+        raise ValueError(f"count must be from 1 to {MOST_THREADS}, not {count}")
     if not _forked and "compiled" in _BACKENDS and _kernels.cpu().has_openmp():
         _threads = int(count)
 

@@ -79,7 +79,7 @@ class BatchNorm2d(Layer):
     def _normalised(self, name: str, BW: Any, Bb: Any) -> Array:
         if self._workspace is None:
             raise AttributeError(f"{name} is there after a training forward")
-        return F.batchnorm2d_eval(self.Z, BW, Bb, *self._workspace, self.eps)
+        return F.batchnorm2d_eval(self.Z, BW, Bb, self._workspace.mean, self._workspace.var, self.eps)
 
     @property
     def NZ(self) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -64,10 +64,14 @@ class _OfInner:
 class ConvOuter(Layer):
     """A stride-1 convolution with resampling around it. The parameters live in the inner layer.
 
-    A subclass names the inner layer as the course does, and answers for it as `inner`. Its parts
-    can be called one after the other; forward and backward give the same, without computing
-    outputs that would be thrown away or multiplying inserted zeros.
+    Its parts can be called one after the other; forward and backward here give the same, without
+    computing outputs that would be thrown away or multiplying inserted zeros.
     """
+
+    # The attribute that holds the inner layer, named as in the course, and those that hold what
+    # `functional` is told besides A, W and b.
+    _inner: ClassVar[str]
+    _steps: ClassVar[dict[str, str]]
 
     in_channels, out_channels, kernel_size = _OfInner(), _OfInner(), _OfInner()
     W, b, dLdW, dLdb = _OfInner(), _OfInner(), _OfInner(), _OfInner()
@@ -76,22 +80,24 @@ class ConvOuter(Layer):
 
     @property
     def inner(self) -> ConvStride1:
-        raise NotImplementedError
-
-    def _steps(self) -> dict[str, int]:
-        """What `functional` is told besides A, W and b."""
-        raise NotImplementedError
+        """The stride-1 layer inside."""
+        layer: ConvStride1 = getattr(self, self._inner)
+        return layer
 
     def forward(self, A: Any) -> Array:
-        Z = self.inner._forward(A, self.inner.W, self.inner.b, **self._steps())
+        inner = self.inner
+        Z = inner._forward(A, inner.W, inner.b, **self._arguments())
         self.A = A
         return Z
 
     def backward(self, dLdZ: Any) -> Array:
         check.saved(self, A=self.A)
         inner = self.inner
-        dLdA, inner.dLdW, inner.dLdb = inner._backward(dLdZ, self.A, inner.W, **self._steps())
+        dLdA, inner.dLdW, inner.dLdb = inner._backward(dLdZ, self.A, inner.W, **self._arguments())
         return dLdA
+
+    def _arguments(self) -> dict[str, int]:
+        return {argument: getattr(self, name) for argument, name in self._steps.items()}
 
 
 def either_revision(padding: Any, weight_init_fn: Any, bias_init_fn: Any) -> tuple[int, InitFn, InitFn]:

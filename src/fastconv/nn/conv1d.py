@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from .. import _check as check
 from .. import functional as F
@@ -57,6 +57,9 @@ class Conv1d(ConvOuter):
     stride, pad : int
     """
 
+    _inner = "conv1d_stride1"
+    _steps: ClassVar = {"stride": "stride", "padding": "pad"}
+
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: Any = 0,
         weight_init_fn: InitFn = None, bias_init_fn: InitFn = None, *, dtype: Any = "float64",
@@ -67,10 +70,3 @@ class Conv1d(ConvOuter):
             in_channels, out_channels, kernel_size, weight_init_fn, bias_init_fn, dtype=dtype
         )
         self.downsample1d = Downsample1d(self.stride)
-
-    @property
-    def inner(self) -> Conv1d_stride1:
-        return self.conv1d_stride1
-
-    def _steps(self) -> dict[str, int]:
-        return {"stride": self.stride, "padding": self.pad}

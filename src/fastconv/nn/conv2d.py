@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from .. import _check as check
 from .. import functional as F
@@ -59,6 +59,9 @@ class Conv2d(ConvOuter):
     stride, pad : int
     """
 
+    _inner = "conv2d_stride1"
+    _steps: ClassVar = {"stride": "stride", "padding": "pad"}
+
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int | Pair, stride: int, padding: Any = 0,
         weight_init_fn: InitFn = None, bias_init_fn: InitFn = None, *, dtype: Any = "float64",
@@ -69,13 +72,6 @@ class Conv2d(ConvOuter):
             in_channels, out_channels, kernel_size, weight_init_fn, bias_init_fn, dtype=dtype
         )
         self.downsample2d = Downsample2d(self.stride)
-
-    @property
-    def inner(self) -> Conv2d_stride1:
-        return self.conv2d_stride1
-
-    def _steps(self) -> dict[str, int]:
-        return {"stride": self.stride, "padding": self.pad}
 
 
 Conv2d_padding = Conv2d

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from .. import _check as check
 from .._check import Pair
@@ -28,6 +28,9 @@ class ConvTranspose1d(ConvOuter):
     upsampling_factor : int
     """
 
+    _inner = "conv1d_stride1"
+    _steps: ClassVar = {"upsampling": "upsampling_factor"}
+
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, upsampling_factor: int,
         weight_init_fn: InitFn = None, bias_init_fn: InitFn = None, *, dtype: Any = "float64",
@@ -38,16 +41,12 @@ class ConvTranspose1d(ConvOuter):
             in_channels, out_channels, kernel_size, weight_init_fn, bias_init_fn, dtype=dtype
         )
 
-    @property
-    def inner(self) -> Conv1d_stride1:
-        return self.conv1d_stride1
-
-    def _steps(self) -> dict[str, int]:
-        return {"upsampling": self.upsampling_factor}
-
 
 class ConvTranspose2d(ConvOuter):
     """`ConvTranspose1d` of images (N, in_channels, H, W), with `upsample2d` and `conv2d_stride1`."""
+
+    _inner = "conv2d_stride1"
+    _steps: ClassVar = {"upsampling": "upsampling_factor"}
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int | Pair, upsampling_factor: int,
@@ -58,10 +57,3 @@ class ConvTranspose2d(ConvOuter):
         self.conv2d_stride1 = Conv2d_stride1(
             in_channels, out_channels, kernel_size, weight_init_fn, bias_init_fn, dtype=dtype
         )
-
-    @property
-    def inner(self) -> Conv2d_stride1:
-        return self.conv2d_stride1
-
-    def _steps(self) -> dict[str, int]:
-        return {"upsampling": self.upsampling_factor}
