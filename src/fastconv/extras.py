@@ -18,4 +18,5 @@ def need(module: str, extra: str) -> Any:
         package = module.partition(".")[0]
         if (error.name or "").partition(".")[0] != package:
             raise
-        raise MissingExtra(f"{package} is not installed; it comes with: pip install 'fastconv[{extra}]'") from None
+        hint = f"{package} is not installed; it comes with: pip install 'fastconv[{extra}]'"
+        raise MissingExtra(hint) from None

@@ -5,4 +5,4 @@ from .mlp import MLP
 from .resnet import ResNet
 from .scanning import CNN_DistributedScanningMLP, CNN_SimpleScanningMLP
 
-__all__ = ["CNN", "MLP", "ResNet", "CNN_DistributedScanningMLP", "CNN_SimpleScanningMLP"]
+__all__ = ["CNN", "MLP", "CNN_DistributedScanningMLP", "CNN_SimpleScanningMLP", "ResNet"]
