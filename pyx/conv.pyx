@@ -85,28 +85,29 @@ def correlate(
     p.w_per_row, p.w_per_col = w.strides[2] // itemsize, w.strides[3] // itemsize
     p.out_per_row = out.shape[3]
     p.out_per_channel = out.shape[2] * out.shape[3]
-    for phase_h in range(phases(sh, uh)):
+    # More phases than outputs have none to compute.
+    for phase_h in range(min(out.shape[2], phases(sh, uh))):
         p.grid.h = phase_of(x.shape[2], out.shape[2], w.shape[2], sh, ph, uh, phase_h)
-        for phase_w in range(phases(sw, uw)):
+        for phase_w in range(min(out.shape[3], phases(sw, uw))):
             p.grid.w = phase_of(x.shape[3], out.shape[3], w.shape[3], sw, pw, uw, phase_w)
             correlate_phase(&p, threads)
 
 
 cdef int correlate_phase(Problem* p, int threads) except -1:
     cdef Py_ssize_t items, item, first, last, step, size
+    cdef double macs
     cdef char* scratch
     cut(&p.grid)
-    p.rows, p.row_parts = p.O, 1
+    p.rows = p.O
     if 0 < p.grid.blocks < FEW_BLOCKS:
         p.row_parts = min(ceil_div(FEW_BLOCKS, p.grid.blocks), ceil_div(p.O, 48))
         p.rows = ceil_div(ceil_div(p.O, p.row_parts), 6) * 6
-        p.row_parts = ceil_div(p.O, p.rows)
+    macs = <double> block_pixels(&p.grid) * p.grid.chunks * chunk_taps(&p.grid)  # of a block and row
+    p.rows = <Py_ssize_t> min(<double> p.rows, max(6.0, MACS_BETWEEN_SIGNALS / max(macs, 1.0)))
+    p.row_parts = ceil_div(p.O, p.rows)
     items = p.grid.blocks * p.row_parts
     size = correlate_scratch(p)
-    step = items_until_signals(
-        items,
-        <double> p.grid.blocks * block_pixels(&p.grid) * p.O * p.grid.chunks * chunk_taps(&p.grid),
-    )
+    step = items_until_signals(items, macs * p.O * p.grid.blocks)
     scratch = allocate(threads, size)
     try:
         for first in range(0, items, step):
@@ -125,10 +126,10 @@ cdef Py_ssize_t correlate_scratch(const Problem* p) noexcept nogil:
     cdef Py_ssize_t pixels = block_pixels(&p.grid), taps = chunk_taps(&p.grid)
     cdef Py_ssize_t lanes = pixels + 8 * LANES  # room for the last, padded panel of any width
     return (
-        round_to_line(prepared_size(&p.grid) * sizeof(real))
+        round_to_line((prepared_size(&p.grid) + LANES) * sizeof(real))
         + 2 * round_to_line(pixels * sizeof(Py_ssize_t))
         + 3 * round_to_line(taps * sizeof(Py_ssize_t))
-        + round_to_line(taps * lanes * sizeof(real))
+        + round_to_line((taps * lanes + LANES) * sizeof(real))
     )
 
 
@@ -142,7 +143,7 @@ cdef void correlate_item(const Problem* p, Py_ssize_t item, char* scratch) noexc
     cdef bint direct = o_last - o_first <= DIRECT_ROWS and block.cols >= width
 
     cdef Py_ssize_t most_pixels = block_pixels(grid), most_taps = chunk_taps(grid)
-    cdef real* image_scratch = <real*> carve(&scratch, prepared_size(grid) * sizeof(real))
+    cdef real* image_scratch = <real*> carve(&scratch, (prepared_size(grid) + LANES) * sizeof(real))
     cdef Py_ssize_t* pixels = <Py_ssize_t*> carve(&scratch, most_pixels * sizeof(Py_ssize_t))
     cdef Py_ssize_t* outs = <Py_ssize_t*> carve(&scratch, most_pixels * sizeof(Py_ssize_t))
     cdef Py_ssize_t* taps = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
@@ -170,7 +171,8 @@ cdef void correlate_item(const Problem* p, Py_ssize_t item, char* scratch) noexc
         panel_rows[i] = i * width
     for index in range(grid.chunks):
         chunk = chunk_at(grid, index)
-        image = prepare(grid, &block, &chunk, image_scratch)
+        # A panel's last vector may read beyond a row: only whole vectors may be read in place.
+        image = prepare(grid, &block, &chunk, direct or block.cols % LANES == 0, image_scratch)
         count = tabulate_pixels(
             grid, &block, &image, p.O * p.out_per_channel, p.out_per_row, pixels, outs
         )
@@ -210,25 +212,29 @@ cdef inline void gather_panel(
     const real* image, const Py_ssize_t* taps, Py_ssize_t tap_count,
     const Py_ssize_t* pixels, Py_ssize_t count, int VN, real* panel,
 ) noexcept nogil:
-    """panel[tap][lane] = image[pixels[lane] + taps[tap]]; lanes beyond `count` repeat the last."""
-    cdef Py_ssize_t t, lane, first
+    """panel[tap][lane] = image[pixels[lane] + taps[tap]]; lanes beyond `count` hold any of those.
+
+    Pixels come in runs of neighbours, rows of the image. A run is copied by whole vectors, the last
+    of which may reach up to LANES - 1 numbers too far: in the panel the next run puts that right.
+    """
     cdef Py_ssize_t starts[8 * LANES]
-    cdef bint whole[8]  # vectors of neighbouring pixels: most are
-    cdef int v
-    for lane in range(VN * LANES):
-        starts[lane] = pixels[min(lane, count - 1)]
-    for v in range(VN):
-        first = v * LANES
-        whole[v] = first + LANES <= count and starts[first + LANES - 1] - starts[first] == LANES - 1
+    cdef Py_ssize_t lanes[8 * LANES]
+    cdef Py_ssize_t width = VN * LANES, runs = 0, lane = 0, length, t, r
+    while lane < width:
+        lanes[runs] = lane
+        if lane < count:
+            starts[runs] = pixels[lane]
+            length = 1
+            while length < LANES and lane + length < count and pixels[lane + length] == pixels[lane] + length:
+                length += 1
+        else:
+            starts[runs], length = pixels[0], LANES
+        lane += length
+        runs += 1
     for t in range(tap_count):
-        for v in range(VN):
-            first = v * LANES
-            if whole[v]:
-                store(panel + first, load(image + taps[t] + starts[first]))
-            else:
-                for lane in range(LANES):
-                    panel[first + lane] = image[taps[t] + starts[first + lane]]
-        panel += VN * LANES
+        for r in range(runs):
+            store(panel + lanes[r], load(image + taps[t] + starts[r]))
+        panel += width
 
 
 cdef inline void correlate_tile(
@@ -267,7 +273,8 @@ cdef struct WeightProblem:
     Py_ssize_t O, dw_size, dw_per_filter, dw_per_channel, dw_per_row
     Py_ssize_t dz_per_channel, dz_per_row
     Py_ssize_t columns, column_parts  # output channels to an item, and how many such parts
-    Py_ssize_t slabs  # the blocks are dealt to so many items, each with a dw of its own
+    Py_ssize_t slabs  # the blocks are dealt to so many items, each with a dw of its own,
+    Py_ssize_t rounds, round  # and these take their blocks in so many rounds, to look at signals
 
 
 def correlate_weights(
@@ -298,9 +305,9 @@ def correlate_weights(
     p.dz_per_row = dz.shape[3]
     p.dz_per_channel = dz.shape[2] * dz.shape[3]
     sum_channels(&p, &db[0], threads)
-    for phase_h in range(phases(sh, uh)):
+    for phase_h in range(min(dz.shape[2], phases(sh, uh))):
         p.grid.h = phase_of(x.shape[2], dz.shape[2], dw.shape[2], sh, ph, uh, phase_h)
-        for phase_w in range(phases(sw, uw)):
+        for phase_w in range(min(dz.shape[3], phases(sw, uw))):
             p.grid.w = phase_of(x.shape[3], dz.shape[3], dw.shape[3], sw, pw, uw, phase_w)
             weights_phase(&p, threads)
 
@@ -335,6 +342,7 @@ cdef real sum_channel(const WeightProblem* p, Py_ssize_t o) noexcept nogil:
 
 cdef int weights_phase(WeightProblem* p, int threads) except -1:
     cdef Py_ssize_t items, item, first, last, step, size, parts, i, slab
+    cdef double macs
     cdef char* scratch
     cut(&p.grid)
     if p.grid.blocks == 0 or p.grid.chunks == 0:
@@ -349,22 +357,26 @@ cdef int weights_phase(WeightProblem* p, int threads) except -1:
         )
     items = parts * p.slabs
     size = weights_scratch(p)
-    step = items_until_signals(
-        items,
-        <double> p.grid.blocks * block_pixels(&p.grid) * p.O * p.grid.chunks * chunk_taps(&p.grid),
+    macs = <double> block_pixels(&p.grid) * p.O * p.grid.chunks * chunk_taps(&p.grid) * p.grid.blocks
+    p.rounds = <Py_ssize_t> max(
+        1.0, min(macs / MACS_BETWEEN_SIGNALS, <double> (p.grid.blocks // p.slabs))
     )
+    step = items_until_signals(items, macs / p.rounds)
     scratch = allocate(threads, size)
     p.copies = NULL
     try:
         if p.slabs > 1:
             p.copies = <real*> allocate(p.slabs - 1, p.dw_size * sizeof(real))
             memset(p.copies, 0, (p.slabs - 1) * p.dw_size * sizeof(real))
-        for first in range(0, items, step):
-            last = min(items, first + step)
-            with nogil:
-                for item in prange(first, last, schedule="dynamic", chunksize=1, num_threads=threads):
-                    weights_item(p, item, piece_of(scratch, size, threadid()))
-            PyErr_CheckSignals()
+        for p.round in range(p.rounds):
+            for first in range(0, items, step):
+                last = min(items, first + step)
+                with nogil:
+                    for item in prange(
+                        first, last, schedule="dynamic", chunksize=1, num_threads=threads
+                    ):
+                        weights_item(p, item, piece_of(scratch, size, threadid()))
+                PyErr_CheckSignals()
         with nogil:
             for slab in range(1, p.slabs):
                 for i in range(p.dw_size):
@@ -421,7 +433,7 @@ cdef void weights_item(const WeightProblem* p, Py_ssize_t item, char* scratch) n
     cdef Block block
     cdef Image image
     cdef Py_ssize_t tap_count = chunk.channels * chunk.us * chunk.vs
-    cdef Py_ssize_t index, count, group, i, t, o
+    cdef Py_ssize_t index, first, last, count, group, i, t, o
     cdef int R, r
     cdef const real* rows[MAX_ROWS]
     cdef real* dw
@@ -429,9 +441,12 @@ cdef void weights_item(const WeightProblem* p, Py_ssize_t item, char* scratch) n
     memset(sums, 0, (most_taps + MAX_ROWS) * padded * sizeof(real))
     for i in range(most_pixels):
         panel_rows[i] = i * width
-    for index in range(slab * grid.blocks // p.slabs, (slab + 1) * grid.blocks // p.slabs):
+    first, last = slab * grid.blocks // p.slabs, (slab + 1) * grid.blocks // p.slabs
+    for index in range(
+        first + p.round * (last - first) // p.rounds, first + (p.round + 1) * (last - first) // p.rounds
+    ):
         block = block_at(grid, index)
-        image = prepare(grid, &block, &chunk, image_scratch)
+        image = prepare(grid, &block, &chunk, True, image_scratch)
         count = tabulate_pixels(
             grid, &block, &image, p.O * p.dz_per_channel, p.dz_per_row, pixels, outs
         )

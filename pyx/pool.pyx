@@ -27,20 +27,25 @@ cdef enum:
 
 cdef struct Window:
     Py_ssize_t H, W, P, Q, kh, kw, sh, sw
+    Py_ssize_t planes, rows
 
 
 cdef Window window_of(
-    const real[:, :, :, :] image, const real[:, :, :, :] pooled, tuple kernel, tuple stride,
+    const real[:, :, :, :] image, const real[:, :, :, :] pooled, tuple kernel, tuple stride, int threads,
 ):
     cdef Window g
     g.H, g.W, g.P, g.Q = image.shape[2], image.shape[3], pooled.shape[2], pooled.shape[3]
     g.kh, g.kw = kernel
     g.sh, g.sw = stride
+    cut(&g, threads)
     return g
 
 
-cdef Py_ssize_t planes_between_signals(const Window* g) noexcept nogil:
-    return max(<Py_ssize_t> 1, READS_BETWEEN_SIGNALS // (g.H * g.W + g.P * g.Q * g.kh * g.kw))
+cdef void cut(Window* g, int threads) noexcept nogil:
+    """Choose how many planes, and rows of each, to compute between looks at pending signals."""
+    cdef double row = <double> g.W * g.sh + <double> g.Q * g.kh * g.kw
+    g.planes = <Py_ssize_t> max(<double> threads, READS_BETWEEN_SIGNALS / (row * g.P))
+    g.rows = <Py_ssize_t> max(1.0, min(<double> g.P, READS_BETWEEN_SIGNALS / (row * g.planes)))
 
 
 # ---- max -----------------------------------------------------------------------------------------
@@ -54,9 +59,8 @@ def max_pool(
     the window, row-major, as uint8 if the window has at most 256 elements, else as intp. Ties and
     NaN go to the first; a window with a NaN gives NaN.
     """
-    cdef Window g = window_of(x, out, kernel, stride)
-    cdef Py_ssize_t planes = x.shape[0] * x.shape[1], plane, first, last
-    cdef Py_ssize_t step = planes_between_signals(&g)
+    cdef Window g = window_of(x, out, kernel, stride, threads)
+    cdef Py_ssize_t planes = x.shape[0] * x.shape[1], plane, first, last, row, end
     cdef uint8_t[:, :, :, ::1] narrow = None
     cdef Py_ssize_t[:, :, :, ::1] wide = None
     if planes == 0:
@@ -65,24 +69,29 @@ def max_pool(
         narrow = places
     else:
         wide = places
-    for first in range(0, planes, step):
-        last = min(planes, first + step)
-        with nogil:
-            for plane in prange(first, last, schedule="static", num_threads=threads):
-                if g.kh * g.kw <= 256:
-                    max_plane(&g, &x[0, 0, 0, 0] + plane * g.H * g.W,
-                              &out[0, 0, 0, 0] + plane * g.P * g.Q,
-                              &narrow[0, 0, 0, 0] + plane * g.P * g.Q)
-                else:
-                    max_plane(&g, &x[0, 0, 0, 0] + plane * g.H * g.W,
-                              &out[0, 0, 0, 0] + plane * g.P * g.Q,
-                              &wide[0, 0, 0, 0] + plane * g.P * g.Q)
-        PyErr_CheckSignals()
+    for first in range(0, planes, g.planes):
+        last = min(planes, first + g.planes)
+        for row in range(0, g.P, g.rows):
+            end = min(g.P, row + g.rows)
+            with nogil:
+                for plane in prange(first, last, schedule="static", num_threads=threads):
+                    if g.kh * g.kw <= 256:
+                        max_plane(&g, row, end, &x[0, 0, 0, 0] + plane * g.H * g.W,
+                                  &out[0, 0, 0, 0] + plane * g.P * g.Q,
+                                  &narrow[0, 0, 0, 0] + plane * g.P * g.Q)
+                    else:
+                        max_plane(&g, row, end, &x[0, 0, 0, 0] + plane * g.H * g.W,
+                                  &out[0, 0, 0, 0] + plane * g.P * g.Q,
+                                  &wide[0, 0, 0, 0] + plane * g.P * g.Q)
+            PyErr_CheckSignals()
 
 
-cdef void max_plane(const Window* g, const real* x, real* out, place_t* places) noexcept nogil:
+cdef void max_plane(
+    const Window* g, Py_ssize_t first, Py_ssize_t last, const real* x, real* out, place_t* places,
+) noexcept nogil:
+    """Rows first to last of one plane's result."""
     cdef Py_ssize_t p, strip, q, count
-    for p in range(g.P):
+    for p in range(first, last):
         for strip in range((g.Q + STRIP - 1) // STRIP):
             q = strip * STRIP
             count = min(<Py_ssize_t> STRIP, g.Q - q)
@@ -129,9 +138,8 @@ def max_pool_gradient(
     dz (in) and places (in) have the shape of its out, dx (out) of its x. Every place must lie in
     the window (functional/pool.py sees to that).
     """
-    cdef Window g = window_of(dx, dz, kernel, stride)
-    cdef Py_ssize_t planes = dx.shape[0] * dx.shape[1], plane, first, last
-    cdef Py_ssize_t step = planes_between_signals(&g)
+    cdef Window g = window_of(dx, dz, kernel, stride, threads)
+    cdef Py_ssize_t planes = dx.shape[0] * dx.shape[1], plane, first, last, row, end
     cdef const uint8_t[:, :, :, ::1] narrow = None
     cdef const Py_ssize_t[:, :, :, ::1] wide = None
     if planes == 0:
@@ -140,30 +148,36 @@ def max_pool_gradient(
         narrow = places
     else:
         wide = places
-    for first in range(0, planes, step):
-        last = min(planes, first + step)
-        with nogil:
-            for plane in prange(first, last, schedule="static", num_threads=threads):
-                if g.kh * g.kw <= 256:
-                    max_gradient_plane(&g, &dz[0, 0, 0, 0] + plane * g.P * g.Q,
-                                       <uint8_t*> &narrow[0, 0, 0, 0] + plane * g.P * g.Q,
-                                       &dx[0, 0, 0, 0] + plane * g.H * g.W)
-                else:
-                    max_gradient_plane(&g, &dz[0, 0, 0, 0] + plane * g.P * g.Q,
-                                       <Py_ssize_t*> &wide[0, 0, 0, 0] + plane * g.P * g.Q,
-                                       &dx[0, 0, 0, 0] + plane * g.H * g.W)
-        PyErr_CheckSignals()
+    for first in range(0, planes, g.planes):
+        last = min(planes, first + g.planes)
+        for row in range(0, g.P, g.rows):
+            end = min(g.P, row + g.rows)
+            with nogil:
+                for plane in prange(first, last, schedule="static", num_threads=threads):
+                    if g.kh * g.kw <= 256:
+                        max_gradient_plane(&g, row, end, &dz[0, 0, 0, 0] + plane * g.P * g.Q,
+                                           <uint8_t*> &narrow[0, 0, 0, 0] + plane * g.P * g.Q,
+                                           &dx[0, 0, 0, 0] + plane * g.H * g.W)
+                    else:
+                        max_gradient_plane(&g, row, end, &dz[0, 0, 0, 0] + plane * g.P * g.Q,
+                                           <Py_ssize_t*> &wide[0, 0, 0, 0] + plane * g.P * g.Q,
+                                           &dx[0, 0, 0, 0] + plane * g.H * g.W)
+            PyErr_CheckSignals()
 
 
-cdef void max_gradient_plane(const Window* g, const real* dz, place_t* places, real* dx) noexcept nogil:
+cdef void max_gradient_plane(
+    const Window* g, Py_ssize_t first, Py_ssize_t last, const real* dz, place_t* places, real* dx,
+) noexcept nogil:
+    """What rows first to last of one plane of dz add to dx."""
     cdef Py_ssize_t offsets[256]
     cdef Py_ssize_t u, v, p, q, tap, at
-    memset(dx, 0, g.H * g.W * sizeof(real))
+    if first == 0:
+        memset(dx, 0, g.H * g.W * sizeof(real))
     if place_t is uint8_t:
         for u in range(g.kh):
             for v in range(g.kw):
                 offsets[u * g.kw + v] = u * g.W + v
-    for p in range(g.P):
+    for p in range(first, last):
         for q in range(g.Q):
             tap = places[p * g.Q + q]
             at = p * g.sh * g.W + q * g.sw
@@ -183,28 +197,32 @@ def mean_pool(
     const real[:, :, :, ::1] x, real[:, :, :, ::1] out, tuple kernel, tuple stride, int threads,
 ):
     """out[n,c,p,q] = mean of the window of x at (p, q) * stride. x (in), out (out) as in `max_pool`."""
-    cdef Window g = window_of(x, out, kernel, stride)
-    cdef Py_ssize_t planes = x.shape[0] * x.shape[1], plane, first, last
-    cdef Py_ssize_t step = planes_between_signals(&g), size = g.W * <Py_ssize_t> sizeof(real)
+    cdef Window g = window_of(x, out, kernel, stride, threads)
+    cdef Py_ssize_t planes = x.shape[0] * x.shape[1], plane, first, last, row, end
+    cdef Py_ssize_t size = g.W * <Py_ssize_t> sizeof(real)
     if planes == 0:
         return
     cdef char* scratch = allocate(threads, size)
     try:
-        for first in range(0, planes, step):
-            last = min(planes, first + step)
-            with nogil:
-                for plane in prange(first, last, schedule="static", num_threads=threads):
-                    mean_plane(&g, &x[0, 0, 0, 0] + plane * g.H * g.W,
-                               &out[0, 0, 0, 0] + plane * g.P * g.Q,
-                               <real*> piece_of(scratch, size, threadid()))
-            PyErr_CheckSignals()
+        for first in range(0, planes, g.planes):
+            last = min(planes, first + g.planes)
+            for row in range(0, g.P, g.rows):
+                end = min(g.P, row + g.rows)
+                with nogil:
+                    for plane in prange(first, last, schedule="static", num_threads=threads):
+                        mean_plane(&g, row, end, &x[0, 0, 0, 0] + plane * g.H * g.W,
+                                   &out[0, 0, 0, 0] + plane * g.P * g.Q,
+                                   <real*> piece_of(scratch, size, threadid()))
+                PyErr_CheckSignals()
     finally:
         free(scratch)
 
 
-cdef void mean_plane(const Window* g, const real* x, real* out, real* sums) noexcept nogil:
+cdef void mean_plane(
+    const Window* g, Py_ssize_t first, Py_ssize_t last, const real* x, real* out, real* sums,
+) noexcept nogil:
     cdef Py_ssize_t p
-    for p in range(g.P):
+    for p in range(first, last):
         sum_rows(x + p * g.sh * g.W, g.W, g.kh, sums)
         if g.sw == 1:
             mean_row(g, sums, 1, out + p * g.Q)
@@ -239,29 +257,34 @@ def mean_pool_gradient(
     const real[:, :, :, ::1] dz, real[:, :, :, ::1] dx, tuple kernel, tuple stride, int threads,
 ):
     """dx = dz / (kh * kw) added to every element of its window: the gradient of `mean_pool`."""
-    cdef Window g = window_of(dx, dz, kernel, stride)
-    cdef Py_ssize_t planes = dx.shape[0] * dx.shape[1], plane, first, last
-    cdef Py_ssize_t step = planes_between_signals(&g), size = g.W * <Py_ssize_t> sizeof(real)
+    cdef Window g = window_of(dx, dz, kernel, stride, threads)
+    cdef Py_ssize_t planes = dx.shape[0] * dx.shape[1], plane, first, last, row, end
+    cdef Py_ssize_t size = g.W * <Py_ssize_t> sizeof(real)
     if planes == 0:
         return
     cdef char* scratch = allocate(threads, size)
     try:
-        for first in range(0, planes, step):
-            last = min(planes, first + step)
-            with nogil:
-                for plane in prange(first, last, schedule="static", num_threads=threads):
-                    mean_gradient_plane(&g, &dz[0, 0, 0, 0] + plane * g.P * g.Q,
-                                        &dx[0, 0, 0, 0] + plane * g.H * g.W,
-                                        <real*> piece_of(scratch, size, threadid()))
-            PyErr_CheckSignals()
+        for first in range(0, planes, g.planes):
+            last = min(planes, first + g.planes)
+            for row in range(0, g.P, g.rows):
+                end = min(g.P, row + g.rows)
+                with nogil:
+                    for plane in prange(first, last, schedule="static", num_threads=threads):
+                        mean_gradient_plane(&g, row, end, &dz[0, 0, 0, 0] + plane * g.P * g.Q,
+                                            &dx[0, 0, 0, 0] + plane * g.H * g.W,
+                                            <real*> piece_of(scratch, size, threadid()))
+                PyErr_CheckSignals()
     finally:
         free(scratch)
 
 
-cdef void mean_gradient_plane(const Window* g, const real* dz, real* dx, real* spread) noexcept nogil:
+cdef void mean_gradient_plane(
+    const Window* g, Py_ssize_t first, Py_ssize_t last, const real* dz, real* dx, real* spread,
+) noexcept nogil:
     cdef Py_ssize_t p, u, w
-    memset(dx, 0, g.H * g.W * sizeof(real))
-    for p in range(g.P):
+    if first == 0:
+        memset(dx, 0, g.H * g.W * sizeof(real))
+    for p in range(first, last):
         if g.sw == 1:
             spread_row(g, dz + p * g.Q, 1, spread)
         elif g.sw == 2:

@@ -193,8 +193,9 @@ cdef inline void copy_padded(
 
 
 cdef inline Image prepare(
-    const Grid* grid, const Block* block, const Chunk* chunk, real* scratch,
+    const Grid* grid, const Block* block, const Chunk* chunk, bint in_place, real* scratch,
 ) noexcept nogil:
+    """The part of the input that a block and a chunk meet; `in_place` allows not to copy it."""
     cdef Image image
     cdef Py_ssize_t H = grid.h.size, W = grid.w.size
     cdef Py_ssize_t row = grid.h.origin + block.row * grid.h.stride + chunk.u
@@ -205,7 +206,7 @@ cdef inline Image prepare(
     cdef Py_ssize_t n, c, row_phase, col_phase, r, from_row
     cdef real* to
     if (
-        grid.h.stride == 1 and grid.w.stride == 1
+        in_place and grid.h.stride == 1 and grid.w.stride == 1
         and row >= 0 and row + rows <= H and col >= 0 and col + cols <= W
     ):
         image.data = x + row * W + col

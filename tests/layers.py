@@ -89,6 +89,7 @@ def make_mlp() -> Any:
 # CNN.backward takes labels, so CNN is tested by name.
 MODELS = [
     Case("MLP", make_mlp, (3, 6)),
+    Case("ResNet", lambda **k: fc.models.ResNet(3, 8, 4, (4, 6), **k), (2, 3, 8, 8)),
     Case("CNN_SimpleScanningMLP", fc.CNN_SimpleScanningMLP, (2, 24, 20)),
     Case("CNN_DistributedScanningMLP", fc.CNN_DistributedScanningMLP, (2, 24, 20)),
 ]

@@ -46,7 +46,7 @@ def _count_from(variable: str) -> int | None:
     text = os.environ.get(variable, "")
     if not text:
         return None
-    if not text.isdigit() or not 1 <= int(text) <= MOST_THREADS:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_THREADS:
         raise ValueError(f"{variable} must be an integer from 1 to {MOST_THREADS}, not {text!r}")
     return int(text)
 

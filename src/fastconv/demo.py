@@ -236,7 +236,7 @@ def _timed(method: Callable[..., Any], path: str, seconds: dict[str, float]) -> 
 
 def _leaves(layer: Layer, path: str) -> Iterator[tuple[str, Layer]]:
     """Layers with the path to them, going into those that only compose others."""
-    if not isinstance(layer, (ResNet, CNN, Sequential, ConvBlock, ResBlock)):
+    if not isinstance(layer, (CNN, Sequential, ConvBlock, ResBlock)):
         yield f"{path.lstrip('.')} {type(layer).__name__}", layer
         return
     seen: set[int] = set()

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating]
 Pair = tuple[int, int]
 
+# What the compiled kernels do not report, these do not either: 0 * infinity is NaN in silence.
+_in_silence = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+
 
 def _windows(
     x: Array, kernel: Pair, outs: Pair, stride: Pair, pad: Pair, up: Pair
@@ -44,6 +47,7 @@ def _windows(
             yield p, q, x[:, :, row : row + us, col : col + vs], u, v
 
 
+@_in_silence
 def correlate(
     x: Array, w: Array, b: Array | None, out: Array, stride: Pair, pad: Pair, up: Pair, threads: int
 ) -> None:
@@ -53,6 +57,7 @@ def correlate(
         out += b[:, None, None]
 
 
+@_in_silence
 def correlate_weights(
     x: Array, dz: Array, dw: Array, db: Array, stride: Pair, pad: Pair, up: Pair, threads: int
 ) -> None:
@@ -73,6 +78,7 @@ def _taps(
             yield u * kernel[1] + v, image[:, :, rows, cols]
 
 
+@_in_silence
 def max_pool(
     x: Array, out: Array, places: NDArray[np.integer], kernel: Pair, stride: Pair, threads: int
 ) -> None:
@@ -85,6 +91,7 @@ def max_pool(
             places[wins] = tap
 
 
+@_in_silence
 def max_pool_gradient(
     dz: Array, places: NDArray[np.integer], dx: Array, kernel: Pair, stride: Pair, threads: int
 ) -> None:
@@ -93,6 +100,7 @@ def max_pool_gradient(
         np.add(seen, dz, out=seen, where=places == tap)
 
 
+@_in_silence
 def mean_pool(x: Array, out: Array, kernel: Pair, stride: Pair, threads: int) -> None:
     out[...] = 0
     for _, seen in _taps(x, out.shape[2:], kernel, stride):
@@ -100,6 +108,7 @@ def mean_pool(x: Array, out: Array, kernel: Pair, stride: Pair, threads: int) ->
     out /= kernel[0] * kernel[1]
 
 
+@_in_silence
 def mean_pool_gradient(dz: Array, dx: Array, kernel: Pair, stride: Pair, threads: int) -> None:
     dx[...] = 0
     share = dz / (kernel[0] * kernel[1])
@@ -114,44 +123,43 @@ def _per_channel(values: NDArray[np.float64], like: Array) -> Array:
 def _centred(x: Array, mean: NDArray[np.float64]) -> Array:
     """x - mean in the dtype of x, with the mean as two such numbers where one would round it."""
     high = _per_channel(mean, x)
-    with np.errstate(invalid="ignore"):  # an infinite mean has no rest
-        rest = np.where(np.isfinite(mean), mean - high.ravel(), 0.0)
-        return (x - high) - _per_channel(rest, x)
+    rest = np.where(np.isfinite(mean), mean - high.ravel(), 0.0)  # an infinite mean has no rest
+    return (x - high) - _per_channel(rest, x)
 
 
+@_in_silence
 def batch_norm(
     x: Array, scale: NDArray[np.float64], shift: NDArray[np.float64], eps: float,
     mean: NDArray[np.float64], var: NDArray[np.float64], out: Array, threads: int,
 ) -> None:
     mean[...] = x.mean(axis=(0, 2, 3), dtype=np.float64)
-    with np.errstate(invalid="ignore"):
-        var[...] = ((x - mean.reshape(1, -1, 1, 1)) ** 2).mean(axis=(0, 2, 3), dtype=np.float64)
+    var[...] = ((x - mean.reshape(1, -1, 1, 1)) ** 2).mean(axis=(0, 2, 3), dtype=np.float64)
     batch_norm_eval(x, scale, shift, eps, mean, var, out, threads)
 
 
+@_in_silence
 def batch_norm_eval(
     x: Array, scale: NDArray[np.float64], shift: NDArray[np.float64], eps: float,
     mean: NDArray[np.float64], var: NDArray[np.float64], out: Array, threads: int,
 ) -> None:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        factor = scale / np.sqrt(var + eps)
-        out[...] = _centred(x, mean) * _per_channel(factor, x) + _per_channel(shift, x)
+    factor = scale / np.sqrt(var + eps)
+    out[...] = _centred(x, mean) * _per_channel(factor, x) + _per_channel(shift, x)
 
 
+@_in_silence
 def batch_norm_gradient(
     x: Array, dz: Array, scale: NDArray[np.float64], eps: float,
     mean: NDArray[np.float64], var: NDArray[np.float64],
     dx: Array, dscale: NDArray[np.float64], dshift: NDArray[np.float64], threads: int,
 ) -> None:
     numbers = x.size // x.shape[1]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        inverse = 1 / np.sqrt(var + eps)
-        normal = _centred(x, mean) * _per_channel(inverse, x)
-        dshift[...] = dz.sum(axis=(0, 2, 3), dtype=np.float64)
-        dscale[...] = (dz * normal).sum(axis=(0, 2, 3), dtype=np.float64)
-        dx[...] = _per_channel(scale * inverse, x) * (
-            dz - _per_channel(dshift / numbers, x) - normal * _per_channel(dscale / numbers, x)
-        )
+    inverse = 1 / np.sqrt(var + eps)
+    normal = _centred(x, mean) * _per_channel(inverse, x)
+    dshift[...] = dz.sum(axis=(0, 2, 3), dtype=np.float64)
+    dscale[...] = (dz * normal).sum(axis=(0, 2, 3), dtype=np.float64)
+    dx[...] = _per_channel(scale * inverse, x) * (
+        dz - _per_channel(dshift / numbers, x) - normal * _per_channel(dscale / numbers, x)
+    )
 
 
 def erf(x: Array, out: Array, threads: int) -> None:

@@ -53,8 +53,17 @@ class KernelSet:
 
 
 def cpu() -> Any:
-    """The module that knows the processor; an ImportError that says what to do if there is none."""
-    return _import("_cpu")
+    """The module that knows the processor.
+
+    Raises
+    ------
+    ImportError
+        It is missing or broken.
+    """
+    module = _import("_cpu")
+    for name in ("levels", "compiler", "has_openmp", "default_threads"):
+        _function(module, name)
+    return module
 
 
 def load(level: str) -> dict[str, KernelSet]:
@@ -71,7 +80,7 @@ def load(level: str) -> dict[str, KernelSet]:
         found = {}
         for family, names in _FAMILIES.items():
             module = _import(f"{family}_{suffix}_{real}")
-            found.update({name: getattr(module, name) for name in names})
+            found.update({name: _function(module, name) for name in names})
         sets[char] = KernelSet(**found)
     return sets
 
@@ -80,7 +89,18 @@ def _import(name: str) -> Any:
     try:
         return importlib.import_module(f"{__name__}.{name}")
     except ImportError as error:
-        raise ImportError(
-            f"fastconv's compiled module {name} is missing or broken ({error}); reinstall fastconv, "
-            "or set FASTCONV_BACKEND=pure to run without compiled kernels"
-        ) from error
+        raise _broken(name, error) from error
+
+
+def _function(module: Any, name: str) -> Any:
+    try:
+        return getattr(module, name)
+    except AttributeError as error:  # left over from another version
+        raise _broken(module.__name__.rpartition(".")[2], error) from error
+
+
+def _broken(name: str, why: Exception) -> ImportError:
+    return ImportError(
+        f"fastconv's compiled module {name} is missing or broken ({why}); reinstall fastconv, "
+        "or set FASTCONV_BACKEND=pure to run without compiled kernels"
+    )

@@ -24,7 +24,7 @@ _NORMAL_TAIL = 40.0
 def sigmoid(Z: Any) -> Array:
     """1 / (1 + exp(-Z)), without overflow."""
     z = _real("Z", Z)
-    e = np.exp(-np.abs(z))
+    e = np.asarray(np.exp(-np.abs(z)))
     A = np.where(z < 0, e, z.dtype.type(1))
     e += 1
     A /= e
@@ -34,7 +34,7 @@ def sigmoid(Z: Any) -> Array:
 def sigmoid_backward(dLdA: Any, A: Any) -> Array:
     """dLdA * A * (1 - A), for the A that `sigmoid` gave."""
     a = _real("A", A)
-    slope = 1 - a
+    slope = np.asarray(1 - a)
     slope *= a
     return _times(slope, dLdA)
 
@@ -47,7 +47,7 @@ def tanh(Z: Any) -> Array:
 def tanh_backward(dLdA: Any, A: Any) -> Array:
     """dLdA * (1 - A^2), for the A that `tanh` gave."""
     a = _real("A", A)
-    slope = a * a
+    slope = np.asarray(a * a)
     np.subtract(1, slope, out=slope)
     return _times(slope, dLdA)
 
@@ -72,7 +72,7 @@ def relu_backward(dLdA: Any, Z: Any) -> Array:
 
 def _normal_cdf(z: Array) -> Array:
     """(1 + erf(z / sqrt 2)) / 2."""
-    scaled = np.multiply(z, z.dtype.type(math.sqrt(0.5)), order="C")
+    scaled = np.asarray(z * z.dtype.type(math.sqrt(0.5)))
     cdf = np.empty(z.shape, z.dtype)
     # An erf takes as long as 20 to 50 multiply-adds.
     kernels(z.dtype).erf(scaled.reshape(-1), cdf.reshape(-1), threads_for(20 * z.size))
@@ -94,7 +94,7 @@ def gelu_backward(dLdA: Any, Z: Any) -> Array:
     """dLdA * (P(X <= Z) + Z * p(Z)), p the normal density."""
     z = _real("Z", Z)
     near = np.clip(z, -_NORMAL_TAIL, _NORMAL_TAIL)
-    slope = np.exp(near * near * z.dtype.type(-0.5))
+    slope = np.asarray(np.exp(near * near * z.dtype.type(-0.5)))
     slope *= near * z.dtype.type(1 / math.sqrt(2 * math.pi))
     slope += _normal_cdf(z)
     return _times(slope, dLdA)
@@ -103,24 +103,29 @@ def gelu_backward(dLdA: Any, Z: Any) -> Array:
 def swish(Z: Any, beta: float = 1.0) -> Array:
     """Z * sigmoid(beta Z) (Ramachandran et al., 2017)."""
     z = _real("Z", Z)
-    with np.errstate(over="ignore"):
-        A = sigmoid(z * z.dtype.type(beta))
-    A *= z
-    return A
+    A = sigmoid(_scaled(z, beta))
+    return _product(z, A)
 
 
 def swish_backward(dLdA: Any, Z: Any, beta: float = 1.0) -> tuple[Array, np.floating[Any]]:
     """dLdA * dA/dZ, and the gradient with respect to beta: the sum of dLdA * dA/dbeta."""
     z = _real("Z", Z)
-    with np.errstate(over="ignore"):
-        scaled = z * z.dtype.type(beta)
-    s, rest = sigmoid(scaled), sigmoid(-scaled)  # rest = 1 - s, exact where s is close to 1
-    steep = z * rest
-    steep *= s
-    dLdbeta = np.float64(_times(z * steep, dLdA).sum(dtype=np.float64))
+    s, rest = sigmoid(_scaled(z, beta)), sigmoid(_scaled(z, -beta))  # rest = 1 - s, exact for s near 1
+    steep = _product(z, s * rest)
+    dLdbeta = np.float64(_times(_product(z, steep), dLdA).sum(dtype=np.float64))
     steep *= z.dtype.type(beta)
     steep += s
     return _times(steep, dLdA), dLdbeta
+
+
+def _scaled(z: Array, beta: float) -> Array:
+    with np.errstate(over="ignore"):  # an infinity is as good: its sigmoid is 0 or 1
+        return np.asarray(z * z.dtype.type(beta))
+
+
+def _product(z: Array, factor: Array) -> Array:
+    """z * factor, and 0 where factor is 0 even if z is infinite."""
+    return np.multiply(z, factor, out=np.zeros_like(z), where=factor != 0)
 
 
 def softmax(Z: Any) -> Array:
@@ -147,7 +152,7 @@ def _real(name: str, value: Any, ndim: int | None = None) -> Array:
     a = check.array(name, value, ndim)
     dtype = check.real_dtype(a)
     check.fits(name, a.shape, dtype.itemsize)
-    return a if a.dtype is dtype else a.astype(dtype)
+    return np.asarray(a, dtype=dtype, order="C")
 
 
 def _times(slope: Array, dLdA: Any) -> Array:

@@ -11,6 +11,7 @@ channel axes exchanged, padding K - 1 - p, and stride and upsampling exchanged.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from .. import _check as check
 from .._check import Array, Pair
 from ..backend import kernels, threads_for
 
+# Of a padded axis, so that every position in it fits a signed integer of the kernels.
+_LARGEST = sys.maxsize // 4
 # What conv1d and conv2d take for stride, padding and upsampling.
 Size = int | Pair
 
@@ -93,7 +96,7 @@ def conv1d_backward(
 def _forward(ndim: int, A: Any, W: Any, b: Any, stride: Size, padding: Size, upsampling: Size) -> Array:
     a, w = check.array("A", A, ndim), check.array("W", W, ndim)
     s, p, up = _steps(ndim, stride, padding, upsampling)
-    shape = _out_shape(a, w, s, p, up)
+    shape, s, up = _geometry(a, w, s, p, up)
     bias = None if b is None else check.array("b", b, 1)
     if bias is not None and bias.shape[0] != w.shape[0]:
         raise ValueError(f"b has shape {bias.shape}, but W has {w.shape[0]} output channels: {w.shape}")
@@ -103,7 +106,7 @@ def _forward(ndim: int, A: Any, W: Any, b: Any, stride: Size, padding: Size, ups
     kernels(dtype).correlate(
         _as_2d(check.ready(a, dtype)), _as_2d(check.ready(w, dtype)),
         None if bias is None else check.ready(bias, dtype), _as_2d(Z), s, p, up,
-        threads_for(Z.size * w[0].size // (up[0] * up[1])),
+        threads_for(Z.size * (w.size // w.shape[0]) // (up[0] * up[1])),
     )
     return Z
 
@@ -113,14 +116,15 @@ def _backward(
 ) -> tuple[Array, Array, Array]:
     dz, a, w = check.array("dLdZ", dLdZ, ndim), check.array("A", A, ndim), check.array("W", W, ndim)
     s, p, up = _steps(ndim, stride, padding, upsampling)
-    check.same_shape("dLdZ", dz, _out_shape(a, w, s, p, up), "Z")
+    shape, s, up = _geometry(a, w, s, p, up)
+    check.same_shape("dLdZ", dz, shape, "Z")
     dtype = check.real_dtype(dz, a, w)
     dLdA = check.empty("dLdA", a.shape, dtype)
     dLdW = check.empty("dLdW", w.shape, dtype)
     dLdb = np.empty(w.shape[0], dtype)
     check.fits("dLdZ", dz.shape, dtype.itemsize)
     dz2, a2, w2 = (_as_2d(check.ready(x, dtype)) for x in (dz, a, w))
-    threads = threads_for(dz.size * w[0].size // (up[0] * up[1]))
+    threads = threads_for(dz.size * (w.size // w.shape[0]) // (up[0] * up[1]))
     kernel = kernels(dtype)
     pad = w2.shape[2] - 1 - p[0], w2.shape[3] - 1 - p[1]
     rotated = w2[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
@@ -152,7 +156,10 @@ def _steps(ndim: int, stride: Size, padding: Size, upsampling: Size) -> tuple[Pa
     )
 
 
-def _out_shape(a: Array, w: Array, stride: Pair, padding: Pair, up: Pair) -> tuple[int, ...]:
+def _geometry(
+    a: Array, w: Array, stride: Pair, padding: Pair, up: Pair
+) -> tuple[tuple[int, ...], Pair, Pair]:
+    """The shape of Z, and stride and upsampling as the kernels need them."""
     check.not_empty("A", a)
     if 0 in w.shape:
         raise ValueError(f"W has shape {w.shape}: no size may be 0")
@@ -161,14 +168,28 @@ def _out_shape(a: Array, w: Array, stride: Pair, padding: Pair, up: Pair) -> tup
             f"A has {a.shape[1]} channels, but W has {w.shape[1]} input channels: "
             f"shapes {a.shape} and {w.shape}"
         )
-    outs = []
-    for axis in range(2, a.ndim):
-        i = axis - a.ndim  # into the pairs: a 1-D image uses their last
-        size = up[i] * (a.shape[axis] - 1) + 1 + 2 * padding[i]
-        if w.shape[axis] > size:
-            raise ValueError(
-                f"the kernel is larger than the input: W has shape {w.shape}, A {a.shape} with "
-                f"upsampling {up[i]} and padding {padding[i]}, that is {w.shape[axis]} against {size}"
-            )
-        outs.append((size - w.shape[axis]) // stride[i] + 1)
-    return (a.shape[0], w.shape[0], *outs)
+    if a.ndim == 3:
+        out, s, k = _axis(a, w, 2, stride[1], padding[1], up[1])
+        return (a.shape[0], w.shape[0], out), (1, s), (1, k)
+    rows, s_rows, k_rows = _axis(a, w, 2, stride[0], padding[0], up[0])
+    cols, s_cols, k_cols = _axis(a, w, 3, stride[1], padding[1], up[1])
+    return (a.shape[0], w.shape[0], rows, cols), (s_rows, s_cols), (k_rows, k_cols)
+
+
+def _axis(a: Array, w: Array, axis: int, stride: int, padding: int, up: int) -> tuple[int, int, int]:
+    n, kernel = a.shape[axis], w.shape[axis]
+    size = up * (n - 1) + 1 + 2 * padding
+    if kernel > size:
+        raise ValueError(
+            f"the kernel is larger than the input: W has shape {w.shape}, A {a.shape} with "
+            f"upsampling {up} and padding {padding}, that is {kernel} against {size}"
+        )
+    if size > _LARGEST:
+        raise ValueError(
+            f"the input is too large: A has shape {a.shape} with upsampling {up} and padding {padding}, "
+            f"that is {size} against {_LARGEST}"
+        )
+    out = (size - kernel) // stride + 1
+    # With one output there is no step to the next, with one input no zeros to insert; the kernels
+    # would overflow on a step that no array bounds.
+    return out, stride if out > 1 else 1, up if n > 1 else 1

@@ -48,6 +48,7 @@ def linear_backward(dLdZ: Any, A: Any, W: Any, b: Any) -> tuple[Array, Array, Ar
     dz, bias = check.array("dLdZ", dLdZ, 2), check.array("b", b)
     check.same_shape("dLdZ", dz, (a.shape[0], w.shape[0]), "Z")
     dtype = check.real_dtype(dz, a, w)
+    check.fits("dLdZ", dz.shape, dtype.itemsize)
     dLdb = dz.sum(axis=0, dtype=dtype).reshape(bias.shape)
     return (
         np.matmul(dz, w, dtype=dtype).astype(check.gradient_dtype(a, dtype), copy=False),
@@ -63,4 +64,6 @@ def _prepare(A: Any, W: Any) -> tuple[Array, Array]:
         raise ValueError(
             f"A has {a.shape[1]} features, but W takes {w.shape[1]}: shapes {a.shape} and {w.shape}"
         )
+    check.fits("A", a.shape, 8)
+    check.fits("W", w.shape, 8)
     return a, w

@@ -53,7 +53,8 @@ def cross_entropy(A: Any, Y: Any) -> np.float64:
     np.maximum(log, np.finfo(dtype).min, out=log)
     log -= np.log(np.exp(log).sum(axis=1, keepdims=True))
     with np.errstate(over="ignore"):
-        return np.float64(-(log * y).sum(dtype=np.float64) / a.shape[0])
+        rows = (log * y).sum(axis=1, dtype=np.float64)
+        return np.float64(-(rows / a.shape[0]).sum())
 
 
 def cross_entropy_backward(A: Any, Y: Any) -> Array:
@@ -66,7 +67,7 @@ def cross_entropy_backward(A: Any, Y: Any) -> Array:
 
 
 def _difference(a: Array, y: Array, dtype: np.dtype[Any]) -> Array:
-    return np.asarray(np.subtract(a, y, dtype=dtype, casting="unsafe"))
+    return np.asarray(np.subtract(a, y, dtype=dtype, casting="unsafe", order="C"))
 
 
 def _prepare(A: Any, Y: Any) -> tuple[Array, Array, np.dtype[Any]]:

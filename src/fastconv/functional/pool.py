@@ -89,18 +89,16 @@ def max_pool2d_backward(dLdZ: Any, workspace: PoolWorkspace) -> Array:
         dLdZ is no such array or not of the shape of Z; the workspace is not one of
         `max_pool2d_forward`.
     """
-    if not isinstance(workspace, PoolWorkspace) or workspace.places is None:
-        raise TypeError("workspace must come from max_pool2d_forward")
+    dz, dx = _prepare_backward(dLdZ, workspace)
     places = workspace.places
     window = workspace.kernel[0] * workspace.kernel[1]
-    # The kernel writes where this says; a damaged workspace must not write elsewhere.
     if (
-        places.shape != workspace.out_shape
+        type(places) is not np.ndarray
+        or places.shape != dz.shape
         or places.dtype != (np.uint8 if window <= 256 else np.intp)
         or (places.size and not (places.min() >= 0 and places.max() < window))
     ):
         raise ValueError("workspace.places is not what max_pool2d_forward made")
-    dz, dx = _prepare_backward(dLdZ, workspace)
     kernels(dx.dtype).max_pool_gradient(
         dz, np.ascontiguousarray(places), dx, workspace.kernel, workspace.stride, threads_for(dx.size)
     )
@@ -118,8 +116,6 @@ def mean_pool2d_forward(
 
 def mean_pool2d_backward(dLdZ: Any, workspace: PoolWorkspace) -> Array:
     """Spread dLdZ / (kh * kw) over each window. Results and errors as of `max_pool2d_backward`."""
-    if not isinstance(workspace, PoolWorkspace):
-        raise TypeError("workspace must come from mean_pool2d_forward")
     dz, dx = _prepare_backward(dLdZ, workspace)
     kernels(dx.dtype).mean_pool_gradient(
         dz, dx, workspace.kernel, workspace.stride,
@@ -138,6 +134,8 @@ def _prepare(A: Any, kernel: int | Pair, stride: int | Pair) -> tuple[Array, Pai
     check.not_empty("A", a)
     if k[0] > a.shape[2] or k[1] > a.shape[3]:
         raise ValueError(f"the window {k} is larger than the image of A: {a.shape[2:]}")
+    # A longer step than the image is as good, and can overflow in the kernels.
+    s = min(s[0], a.shape[2]), min(s[1], a.shape[3])
     dtype = check.real_dtype(a)
     Z = check.empty("the result", _out_shape(a.shape, k, s), dtype)
     check.fits("A", a.shape, dtype.itemsize)
@@ -146,8 +144,25 @@ def _prepare(A: Any, kernel: int | Pair, stride: int | Pair) -> tuple[Array, Pai
 
 def _prepare_backward(dLdZ: Any, workspace: PoolWorkspace) -> tuple[Array, Array]:
     dz = check.array("dLdZ", dLdZ, 4)
+    _check_workspace(workspace)
     check.same_shape("dLdZ", dz, workspace.out_shape, "Z")
     dtype = check.real_dtype(dz)
     dx = check.empty("dLdA", workspace.shape, dtype)
     check.fits("dLdZ", dz.shape, dtype.itemsize)
     return check.ready(dz, dtype), dx
+
+
+def _check_workspace(workspace: PoolWorkspace) -> None:
+    """The kernels write where a workspace says, so one that does not fit itself must not reach them."""
+    if not isinstance(workspace, PoolWorkspace):
+        raise TypeError(f"workspace must be the PoolWorkspace of the forward, not {type(workspace).__name__}")
+    shape, kernel, stride = workspace.shape, workspace.kernel, workspace.stride
+    sizes = [("shape", shape, 4, (0, 1, 1, 1)), ("kernel", kernel, 2, (1, 1)), ("stride", stride, 2, (1, 1))]
+    for name, values, length, least in sizes:
+        if not isinstance(values, tuple) or len(values) != length:
+            raise ValueError(f"workspace.{name} must be {length} integers, not {values!r:.40}")
+        for value, lowest in zip(values, least):
+            check.integer(f"workspace.{name}", value, lowest)
+    if kernel[0] > shape[2] or kernel[1] > shape[3] or stride[0] > shape[2] or stride[1] > shape[3]:
+        raise ValueError(f"workspace does not fit itself: shape {shape}, kernel {kernel}, stride {stride}")
+    check.parameter_dtype(workspace.dtype)

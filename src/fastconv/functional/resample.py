@@ -43,20 +43,18 @@ def downsample(A: Any, factor: int, axes: int) -> Array:
     return a[_every(k, axes)].astype(check.real_dtype(a), order="C")
 
 
-def downsample_backward(dLdZ: Any, factor: int, sizes: tuple[int, ...]) -> Array:
-    """The gradient of `downsample` for an input whose last axes had those sizes."""
-    dz, k = _prepare(dLdZ, factor, len(sizes), "dLdZ")
-    wanted = (*dz.shape[:2], *((n - 1) // k + 1 for n in sizes))
-    check.same_shape("dLdZ", dz, wanted, "Z")
-    return _insert_zeros(dz, k, sizes)
+def downsample_backward(dLdZ: Any, factor: int, shape: tuple[int, ...]) -> Array:
+    """The gradient of `downsample` for an input of that shape, in the dtype of dLdZ."""
+    dz, k = _prepare(dLdZ, factor, len(shape) - 2, "dLdZ")
+    check.same_shape("dLdZ", dz, (*shape[:2], *((n - 1) // k + 1 for n in shape[2:])), "Z")
+    return _insert_zeros(dz, k, shape[2:])
 
 
-def upsample_backward(dLdZ: Any, factor: int, sizes: tuple[int, ...]) -> Array:
-    """The gradient of `upsample` for an input whose last axes had those sizes."""
-    dz, k = _prepare(dLdZ, factor, len(sizes), "dLdZ")
-    wanted = (*dz.shape[:2], *(k * (n - 1) + 1 for n in sizes))
-    check.same_shape("dLdZ", dz, wanted, "Z")
-    return dz[_every(k, len(sizes))].astype(check.real_dtype(dz), order="C")
+def upsample_backward(dLdZ: Any, factor: int, shape: tuple[int, ...]) -> Array:
+    """The gradient of `upsample` for an input of that shape, in the dtype of dLdZ."""
+    dz, k = _prepare(dLdZ, factor, len(shape) - 2, "dLdZ")
+    check.same_shape("dLdZ", dz, (*shape[:2], *(k * (n - 1) + 1 for n in shape[2:])), "Z")
+    return dz[_every(k, len(shape) - 2)].astype(check.real_dtype(dz), order="C")
 
 
 def _prepare(A: Any, factor: int, axes: int, name: str = "A") -> tuple[Array, int]:

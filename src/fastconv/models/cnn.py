@@ -10,6 +10,7 @@ import numpy as np
 from .. import _check as check
 from .._check import Array
 from ..nn import Conv1d, Flatten, Layer, Linear
+from ..nn.layer import state_kept
 
 
 class CNN(Layer):
@@ -76,18 +77,20 @@ class CNN(Layer):
 
     def forward(self, A: Any) -> Array:
         """Outputs (N, num_linear_neurons) for inputs (N, num_input_channels, input_width)."""
-        for layer in self.layers:
-            A = layer.forward(A)
-        self.Z = A.copy()
+        with state_kept(self):
+            for layer in self.layers:
+                A = layer.forward(A)
+            self.Z = A.copy()
         return np.asarray(A)
 
     def backward(self, labels: Any) -> Array:
         """The loss against one-hot labels, its gradients in all layers, and that of the input."""
         check.saved(self, Z=self.Z)
-        self.loss = self.criterion.forward(self.Z, labels).sum()
-        grad = self.criterion.backward()
-        for layer in reversed(self.layers):
-            grad = layer.backward(grad)
+        with state_kept(self):
+            self.loss = self.criterion.forward(self.Z, labels).sum()
+            grad = self.criterion.backward()
+            for layer in reversed(self.layers):
+                grad = layer.backward(grad)
         return np.asarray(grad)
 
     def _parametrised(self) -> list[Any]:

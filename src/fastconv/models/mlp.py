@@ -11,6 +11,7 @@ import numpy as np
 from .. import _check as check
 from .._check import Array
 from ..nn import Layer, Linear, ReLU
+from ..nn.layer import state_kept
 
 
 class Sequential(Layer):
@@ -19,13 +20,15 @@ class Sequential(Layer):
     layers: list[Any]
 
     def forward(self, A: Any) -> Array:
-        for layer in self.layers:
-            A = layer.forward(A)
+        with state_kept(self):
+            for layer in self.layers:
+                A = layer.forward(A)
         return np.asarray(A)
 
     def backward(self, dLdZ: Any) -> Array:
-        for layer in reversed(self.layers):
-            dLdZ = layer.backward(dLdZ)
+        with state_kept(self):
+            for layer in reversed(self.layers):
+                dLdZ = layer.backward(dLdZ)
         return np.asarray(dLdZ)
 
 

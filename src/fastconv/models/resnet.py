@@ -12,9 +12,11 @@ from .. import _check as check
 from .._check import Array
 from ..nn import ConvBlock, Flatten, Layer, Linear, MeanPool2d, ReLU, ResBlock
 from ..nn.conv import ConvStride1
+from ..nn.layer import state_kept
+from .mlp import Sequential
 
 
-class ResNet(Layer):
+class ResNet(Sequential):
     """A small residual network (He et al., 2015) of this package's blocks, for square images.
 
     Stem convolution, a ResBlock of stride 2 for each further width, mean pool over what is left of
@@ -38,7 +40,7 @@ class ResNet(Layer):
         widths: Sequence[int] = (16, 32, 64), *, dtype: Any = "float64",
     ) -> None:
         side = check.integer("image_side", image_side, 1)
-        self.layers: list[Any] = [ConvBlock(in_channels, widths[0], 3, 1, 1, dtype=dtype), ReLU()]
+        self.layers = [ConvBlock(in_channels, widths[0], 3, 1, 1, dtype=dtype), ReLU()]
         for width, wider in pairwise(widths):
             self.layers.append(ResBlock(width, wider, 3, stride=2, padding=1, dtype=dtype))
             side = (side + 1) // 2
@@ -51,14 +53,11 @@ class ResNet(Layer):
         ]
 
     def forward(self, A: Any, eval: bool = False) -> Array:
-        for layer in self.layers:
-            A = layer.forward(A, eval=eval) if isinstance(layer, (ConvBlock, ResBlock)) else layer.forward(A)
+        with state_kept(self, always=eval):
+            for layer in self.layers:
+                takes_eval = isinstance(layer, (ConvBlock, ResBlock))
+                A = layer.forward(A, eval=eval) if takes_eval else layer.forward(A)
         return np.asarray(A)
-
-    def backward(self, dLdZ: Any) -> Array:
-        for layer in reversed(self.layers):
-            dLdZ = layer.backward(dLdZ)
-        return np.asarray(dLdZ)
 
 
 def _convolutions(layer: Layer) -> Iterator[ConvStride1]:

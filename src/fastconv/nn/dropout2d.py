@@ -30,6 +30,8 @@ class Dropout2d(Layer):
     def __init__(self, p: float = 0.5) -> None:
         self.p = check.number("p", p, 0, 1)
         self.mask: Any = None
+        self._shape: Any = None
+        self._dtype: Any = None
 
     def forward(self, x: Any, eval: bool = False) -> Array:
         a = check.array("x", x, 4)
@@ -40,15 +42,14 @@ class Dropout2d(Layer):
         check.fits("x", a.shape, dtype.itemsize)
         mask = np.random.binomial(1, 1 - self.p, size=(*a.shape[:2], 1, 1))
         out = self._scaled(a, mask, dtype)
-        self.mask = mask
+        self.mask, self._shape, self._dtype = mask, a.shape, dtype
         return out
 
     def backward(self, delta: Any) -> Array:
         check.saved(self, mask=self.mask)
         dz = check.array("delta", delta, 4)
-        check.not_empty("delta", dz)
-        check.same_shape("delta", dz[:, :, :1, :1], self.mask.shape, "the mask")
-        return self._scaled(dz, self.mask, check.real_dtype(dz))
+        check.same_shape("delta", dz, self._shape, "x")
+        return self._scaled(dz, self.mask, self._dtype)
 
     def _scaled(self, a: Array, mask: Array, dtype: np.dtype[Any]) -> Array:
         # With p = 1 nothing is kept, so there is nothing to scale.

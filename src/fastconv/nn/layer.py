@@ -61,6 +61,33 @@ class Layer:
                     yield item
 
 
+class state_kept:
+    """While it lasts, the state of a layer and of those inside is not lost: a failure brings it back.
+
+    Layers rebind their attributes and never write into the arrays, so the attributes are all there
+    is to bring back. With ``always=True`` they come back in any case, for an evaluation between a
+    training forward and its backward.
+    """
+
+    def __init__(self, layer: Layer, always: bool = False) -> None:
+        self.layer, self.always = layer, always
+
+    def __enter__(self) -> None:
+        self.saved: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
+        waiting = [self.layer]
+        while waiting:
+            layer = waiting.pop()
+            if id(layer) not in self.saved:
+                self.saved[id(layer)] = vars(layer), vars(layer).copy()
+                waiting.extend(layer.sublayers())
+
+    def __exit__(self, error: object, *_: object) -> None:
+        if self.always or error is not None:
+            for state, before in self.saved.values():
+                state.clear()
+                state.update(before)
+
+
 def initial(
     name: str, init_fn: Any, default: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> Array:

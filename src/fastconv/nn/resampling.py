@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -12,24 +12,33 @@ from .._check import Array
 from .layer import Layer
 
 
-class _Upsample(Layer):
-    _axes: int
+class _Resampling(Layer):
+    """Remembers of its last input what the gradient needs: shape and dtype."""
 
+    _axes: ClassVar[int]
+
+    _shape: Any = None
+    _dtype: Any = None
+
+    def _remember(self, A: Any, Z: Array) -> None:
+        self._shape, self._dtype = np.shape(A), Z.dtype
+
+
+class _Upsample(_Resampling):
     def __init__(self, upsampling_factor: int) -> None:
         self.upsampling_factor = check.integer("upsampling_factor", upsampling_factor, 1)
-        self._sizes: tuple[int, ...] | None = None
 
     def forward(self, A: Any) -> Array:
         Z = F.upsample(A, self.upsampling_factor, self._axes)
-        self._sizes = tuple((n - 1) // self.upsampling_factor + 1 for n in Z.shape[2:])
+        self._remember(A, Z)
         return Z
 
     def backward(self, dLdZ: Any) -> Array:
-        # Without a forward the course's layer answers too: dLdZ alone tells the size.
-        sizes = self._sizes
-        if sizes is None:
-            sizes = tuple((n - 1) // self.upsampling_factor + 1 for n in np.shape(dLdZ)[2:])
-        return F.upsample_backward(dLdZ, self.upsampling_factor, sizes)
+        shape = self._shape
+        if shape is None:  # the course's layer needs no forward: dLdZ alone tells the shape
+            dz = check.array("dLdZ", dLdZ, self._axes + 2)
+            shape = *dz.shape[:2], *((n - 1) // self.upsampling_factor + 1 for n in dz.shape[2:])
+        return F.upsample_backward(dLdZ, self.upsampling_factor, shape).astype(self._dtype, copy=False)
 
 
 class Upsample1d(_Upsample):
@@ -44,7 +53,26 @@ class Upsample2d(_Upsample):
     _axes = 2
 
 
-class Downsample1d(Layer):
+class _Downsample(_Resampling):
+    def __init__(self, downsampling_factor: int) -> None:
+        self.downsampling_factor = check.integer("downsampling_factor", downsampling_factor, 1)
+
+    def forward(self, A: Any) -> Array:
+        Z = F.downsample(A, self.downsampling_factor, self._axes)
+        self._remember(A, Z)
+        return Z
+
+    def backward(self, dLdZ: Any) -> Array:
+        check.saved(self, shape=self._shape)
+        dLdA = F.downsample_backward(dLdZ, self.downsampling_factor, self._shape)
+        return dLdA.astype(self._dtype, copy=False)
+
+    @property
+    def input_width(self) -> int | None:
+        return None if self._shape is None else self._shape[2]
+
+
+class Downsample1d(_Downsample):
     """Keeps every ``downsampling_factor``-th number: (N, C, W) to (N, C, (W-1)//k + 1).
 
     Attributes
@@ -54,21 +82,10 @@ class Downsample1d(Layer):
         After forward.
     """
 
-    def __init__(self, downsampling_factor: int) -> None:
-        self.downsampling_factor = check.integer("downsampling_factor", downsampling_factor, 1)
-        self.input_width: Any = None
-
-    def forward(self, A: Any) -> Array:
-        Z = F.downsample(A, self.downsampling_factor, 1)
-        self.input_width = np.shape(A)[2]
-        return Z
-
-    def backward(self, dLdZ: Any) -> Array:
-        check.saved(self, input_width=self.input_width)
-        return F.downsample_backward(dLdZ, self.downsampling_factor, (self.input_width,))
+    _axes = 1
 
 
-class Downsample2d(Layer):
+class Downsample2d(_Downsample):
     """`Downsample1d` on both axes of (N, C, H, W).
 
     Attributes
@@ -78,17 +95,8 @@ class Downsample2d(Layer):
         After forward: ``A.shape[2]`` and ``A.shape[3]``, named as the course names them.
     """
 
-    def __init__(self, downsampling_factor: int) -> None:
-        self.downsampling_factor = check.integer("downsampling_factor", downsampling_factor, 1)
-        self.input_width: Any = None
-        self.input_height: Any = None
+    _axes = 2
 
-    def forward(self, A: Any) -> Array:
-        Z = F.downsample(A, self.downsampling_factor, 2)
-        self.input_width, self.input_height = np.shape(A)[2:]
-        return Z
-
-    def backward(self, dLdZ: Any) -> Array:
-        check.saved(self, input_width=self.input_width)
-        sizes = self.input_width, self.input_height
-        return F.downsample_backward(dLdZ, self.downsampling_factor, sizes)
+    @property
+    def input_height(self) -> int | None:
+        return None if self._shape is None else self._shape[3]

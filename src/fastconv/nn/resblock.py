@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from .. import _check as check
 from .._check import Array
 from .activation import ReLU
 from .batchnorm2d import BatchNorm2d
 from .conv2d import Conv2d
-from .layer import Layer
+from .layer import Layer, state_kept
 
 
 class ConvBlock(Layer):
@@ -27,12 +28,14 @@ class ConvBlock(Layer):
 
     def forward(self, A: Any, eval: bool = False) -> Array:
         conv, norm = self.layers
-        Z: Array = norm.forward(conv.forward(A), eval=eval)
+        with state_kept(self, always=eval):
+            Z: Array = norm.forward(conv.forward(A), eval=eval)
         return Z
 
     def backward(self, grad: Any) -> Array:
-        for layer in reversed(self.layers):
-            grad = layer.backward(grad)
+        with state_kept(self):
+            for layer in reversed(self.layers):
+                grad = layer.backward(grad)
         return np.asarray(grad)
 
 
@@ -78,14 +81,17 @@ class ResBlock(Layer):
 
     def forward(self, A: Any, eval: bool = False) -> Array:
         first, activation, second = self.convolution_layers
-        Z = second.forward(activation.forward(first.forward(A, eval=eval)), eval=eval)
-        Z += self.residual_connection.forward(A, eval=eval)
-        return self.final_activation.forward(Z)
+        with state_kept(self, always=eval):
+            Z = second.forward(activation.forward(first.forward(A, eval=eval)), eval=eval)
+            Z += self.residual_connection.forward(A, eval=eval)
+            return self.final_activation.forward(Z)
 
     def backward(self, grad: Any) -> Array:
-        grad = self.final_activation.backward(grad)
-        residual = self.residual_connection.backward(grad)
-        for layer in reversed(self.convolution_layers):
-            grad = layer.backward(grad)
-        grad += residual
+        check.array("grad", grad)  # None would ask the activation for its derivative
+        with state_kept(self):
+            grad = self.final_activation.backward(grad)
+            residual = self.residual_connection.backward(grad)
+            for layer in reversed(self.convolution_layers):
+                grad = layer.backward(grad)
+            grad += residual
         return np.asarray(grad)

@@ -1,0 +1,51 @@
+"""The command line, as a user starts it."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import fastconv
+
+
+def run(*arguments, code=None):
+    command = [sys.executable, *(["-c", code] if code else ["-m", "fastconv"]), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_info_prints_the_configuration():
+    outcome = run("info")
+    assert outcome.returncode == 0
+    assert outcome.stderr == ""
+    lines = dict(line.split(":", 1) for line in outcome.stdout.splitlines())
+    assert lines["fastconv"].strip() == fastconv.__version__
+    assert lines["numpy"].strip() == np.__version__
+    assert lines["backend"].strip() in ("compiled", "pure")
+    assert {"instruction set", "instruction sets present", "threads", "OpenMP", "compiler"} <= set(lines)
+
+
+def test_version():
+    assert run("--version").stdout.strip() == f"fastconv {fastconv.__version__}"
+
+
+@pytest.mark.parametrize("arguments", [(), ("nothing",), ("demo", "--epochs", "0")])
+def test_what_it_does_not_know_is_a_usage_error(arguments):
+    outcome = run(*arguments)
+    assert outcome.returncode == 2
+    assert "usage: fastconv" in outcome.stderr
+
+
+@pytest.mark.parametrize("package", ["rich", "sklearn"])
+def test_demo_without_its_extra_says_what_to_install(package):
+    """None in sys.modules is how Python marks a package that cannot be imported."""
+    code = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from fastconv.cli import main\n"
+        "sys.exit(main(['demo']))"
+    )
+    outcome = run(code=code)
+    assert outcome.returncode == 1
+    assert outcome.stderr == (
+        f"fastconv demo: {package} is not installed; it comes with: pip install 'fastconv[demo]'\n"
+    )

@@ -1,0 +1,83 @@
+"""NaN and infinity in a convolution reach every result that depends on them, and no other."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import oracles
+from convolutions import compute, operands
+from fastconv import functional as F
+
+PROBLEMS = {
+    # channels, filters, (H, W), kernel, stride, padding, upsampling
+    "3x3": (3, 5, (19, 37), (3, 3), (1, 1), (0, 0), (1, 1)),
+    "3x3 padded": (3, 17, (12, 23), (3, 3), (1, 1), (1, 1), (1, 1)),
+    "many taps": (30, 4, (9, 21), (3, 5), (1, 1), (1, 0), (1, 1)),
+    "strided": (3, 6, (13, 26), (3, 4), (2, 3), (1, 2), (1, 1)),
+    "stride beyond kernel": (2, 3, (14, 23), (2, 2), (3, 5), (0, 0), (1, 1)),
+    "upsampled": (2, 3, (5, 11), (3, 4), (1, 1), (0, 0), (2, 3)),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_warning_of_nan():
+    """NumPy, and so the pure backend, warns when NaN comes of infinity."""
+    with np.errstate(invalid="ignore"):
+        yield
+
+
+@pytest.fixture(params=PROBLEMS.values(), ids=PROBLEMS.keys())
+def problem(request):
+    """Steps and operands without a zero, so that infinities stay infinities."""
+    channels, filters, sizes, kernel, *steps = request.param
+    rng = np.random.default_rng(7)
+    problem = 2, channels, filters, sizes, kernel, steps
+    return steps, operands(lambda shape: rng.uniform(0.5, 1.5, shape), *problem)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nonfinite_input_reaches_exactly_its_windows(backend, dtype, problem, value):
+    steps, arrays = problem
+    A, W, b, dLdZ = (x.astype(dtype) for x in arrays)
+    for place in oracles.some_places(np.random.default_rng(3), A.shape, 8):
+        bad, only = A.copy(), np.zeros(A.shape, bool)
+        bad[place], only[place] = value, True
+        held = oracles.windows(only, W.shape[2:], *steps, dtype=bool)
+        Z, dLdA, dLdW, _ = compute(bad, W, b, dLdZ, *steps)
+        in_output = np.broadcast_to(held.any(axis=(1, 4, 5))[:, None], Z.shape)
+        in_weights = np.broadcast_to(held.any(axis=(0, 2, 3)), dLdW.shape)
+        assert_array_equal(Z[in_output], np.full(in_output.sum(), value))
+        assert_array_equal(dLdW[in_weights], np.full(in_weights.sum(), value))
+        assert np.isfinite(Z[~in_output]).all()
+        assert np.isfinite(dLdW[~in_weights]).all()
+        assert np.isfinite(dLdA).all()
+
+
+def test_nonfinite_gradient_reaches_exactly_its_window(backend, dtype, problem):
+    steps, arrays = problem
+    A, W, b, dLdZ = (x.astype(dtype) for x in arrays)
+    # Zeros of the padding are multiplied, those that upsampling would insert are not.
+    padded = np.pad(np.ones(A.shape), [(0, 0), (0, 0), *zip(steps[1], steps[1])], constant_values=1)
+    seen = oracles.windows(padded, W.shape[2:], steps[0], (0, 0), steps[2])
+    for place in oracles.some_places(np.random.default_rng(4), dLdZ.shape, 8):
+        n, o, p, q = place
+        bad, only = dLdZ.copy(), np.zeros(dLdZ.shape)
+        bad[place], only[place] = np.nan, 1
+        _, dLdA, dLdW, dLdb = compute(A, W, b, bad, *steps)
+        assert_array_equal(np.isnan(dLdA), oracles.conv_input_gradient(only, A, np.ones(W.shape), *steps) > 0)
+        assert_array_equal(np.isnan(dLdb), np.arange(len(b)) == o)
+        assert_array_equal(np.isnan(dLdW[o]), seen[n, :, p, q] > 0)
+        assert np.isfinite(np.delete(dLdW, o, axis=0)).all()
+
+
+def test_zero_times_infinity_inside_the_window_is_nan(backend, dtype):
+    A, W = np.ones((1, 1, 6, 20), dtype), np.ones((2, 1, 3, 3), dtype)
+    A[0, 0, 2, 9], W[0, 0, 1, 1] = np.inf, 0
+    Z = F.conv2d_forward(A, W)
+    assert np.isnan(Z[0, 0, 1, 8])
+    assert np.isnan(Z).sum() == 1
+    assert np.isposinf(Z).sum() == 17
+    padded = F.conv2d_forward(np.ones((1, 1, 4, 5), dtype), np.full((1, 1, 3, 3), np.inf, dtype), padding=1)
+    border = np.ones((4, 5), bool)
+    border[1:-1, 1:-1] = False
+    assert_array_equal(np.isnan(padded[0, 0]), border)
