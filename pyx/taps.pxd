@@ -15,7 +15,7 @@ axis, output p meets kernel tap u at position p*stride + u - pad of the input *d
 4. Then input(output, tap) = image.data[pixels[output] + taps[tap]]: two tables of integers.
 """
 
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from simd cimport real
 
@@ -171,23 +171,20 @@ cdef inline Py_ssize_t prepared_size(const Grid* grid) noexcept nogil:
     )
 
 
-cdef inline void copy_padded(
-    const real* line, Py_ssize_t size, Py_ssize_t first, Py_ssize_t step, Py_ssize_t count, real* to,
+cdef inline void copy_strided(
+    const real* line, Py_ssize_t step, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t count, real* to,
 ) noexcept nogil:
-    """to[i] = line[first + i*step], zero outside [0, size)."""
-    cdef Py_ssize_t begin = 0, end = 0, i
-    if first < 0:
-        begin = min(count, ceil_div(-first, step))
-    if first < size:
-        end = min(count, ceil_div(size - first, step))
-    end = max(begin, end)
+    """to[i] = line[i*step] for begin <= i < end, and zero elsewhere up to count."""
+    cdef Py_ssize_t i
     for i in range(begin):
         to[i] = 0
+    # Rows are mostly short: loops in place cost less than calls of memcpy.
     if step == 1:
-        memcpy(to + begin, line + first + begin, (end - begin) * sizeof(real))
+        for i in range(begin, end):
+            to[i] = line[i]
     else:
         for i in range(begin, end):
-            to[i] = line[first + i * step]
+            to[i] = line[i * step]
     for i in range(end, count):
         to[i] = 0
 
@@ -203,7 +200,7 @@ cdef inline Image prepare(
     cdef const real* x = grid.x + (block.image * grid.C + chunk.channel) * H * W
     cdef Py_ssize_t rows = prepared_extent(&grid.h, block.rows, chunk.us)
     cdef Py_ssize_t cols = prepared_extent(&grid.w, block.cols, chunk.vs)
-    cdef Py_ssize_t n, c, row_phase, col_phase, r, from_row
+    cdef Py_ssize_t n, c, row_phase, col_phase, r, from_row, from_col, begin, end
     cdef real* to
     if (
         in_place and grid.h.stride == 1 and grid.w.stride == 1
@@ -222,17 +219,24 @@ cdef inline Image prepare(
     image.per_row_phase = min(grid.w.stride, chunk.vs) * image.per_col_phase
     image.per_channel = min(grid.h.stride, chunk.us) * image.per_row_phase
     image.per_image = chunk.channels * image.per_channel
-    to = scratch
-    for n in range(block.images):
-        for c in range(chunk.channels):
-            for row_phase in range(min(grid.h.stride, chunk.us)):
-                for col_phase in range(min(grid.w.stride, chunk.vs)):
+    for col_phase in range(min(grid.w.stride, chunk.vs)):
+        from_col = col + col_phase
+        begin = min(cols, ceil_div(-from_col, grid.w.stride)) if from_col < 0 else 0
+        end = min(cols, ceil_div(W - from_col, grid.w.stride)) if from_col < W else 0
+        end = max(begin, end)
+        for n in range(block.images):
+            for c in range(chunk.channels):
+                for row_phase in range(min(grid.h.stride, chunk.us)):
+                    to = (
+                        scratch + n * image.per_image + c * image.per_channel
+                        + row_phase * image.per_row_phase + col_phase * image.per_col_phase
+                    )
                     for r in range(rows):
                         from_row = row + row_phase + r * grid.h.stride
                         if 0 <= from_row < H:
-                            copy_padded(
-                                x + ((n * grid.C + c) * H + from_row) * W, W,
-                                col + col_phase, grid.w.stride, cols, to,
+                            copy_strided(
+                                x + ((n * grid.C + c) * H + from_row) * W + from_col,
+                                grid.w.stride, begin, end, cols, to,
                             )
                         else:
                             memset(to, 0, cols * sizeof(real))

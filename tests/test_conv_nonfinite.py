@@ -19,13 +19,6 @@ PROBLEMS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def no_warning_of_nan():
-    """NumPy, and so the pure backend, warns when NaN comes of infinity."""
-    with np.errstate(invalid="ignore"):
-        yield
-
-
 @pytest.fixture(params=PROBLEMS.values(), ids=PROBLEMS.keys())
 def problem(request):
     """Steps and operands without a zero, so that infinities stay infinities."""
