@@ -1,18 +1,16 @@
-"""Convolution forward, input gradient and weight gradient.
+"""Convolution: forward, and gradient with respect to the input.
 
-`correlate` is forward and input gradient of every convolution of the package, strided and
-transposed ones included (functional/conv.py says which arguments make which); `correlate_weights`
-is the weight gradient of the same. taps.pxd tells where they read, tile.pxd how they multiply.
-
-Both run over work items whose cut and order depend on the problem alone, so results are the same
-bits on any number of threads.
+`correlate` is both, for every convolution of the package, strided and transposed ones included
+(functional/conv.py says which arguments make which). taps.pxd tells where it reads, tile.pxd how it
+multiplies. It runs over work items whose cut and order depend on the problem alone, so results are
+the same bits on any number of threads.
 """
 
 from cython.parallel cimport prange, threadid
 from libc.stdlib cimport free
-from libc.string cimport memset
 
 from scratch cimport allocate, carve, piece_of, round_to_line
+from signals cimport MACS_BETWEEN_SIGNALS, PyErr_CheckSignals, items_until_signals
 from simd cimport LANES, load, real, store
 from taps cimport (
     Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
@@ -20,23 +18,12 @@ from taps cimport (
 )
 from tile cimport MAX_ROWS, even_rows, tile, vectors_for
 
-cdef extern from "Python.h":
-    int PyErr_CheckSignals() except -1
-
 cdef enum:
     # Up to this many output channels, gathering a panel costs more than it saves: each number
     # gathered is used by too few rows.
     DIRECT_ROWS = 16
     # With fewer blocks than this, output channels are divided over the work items as well.
     FEW_BLOCKS = 8
-    # Output channels that a weight-gradient item sums at once (bounds its scratch).
-    WEIGHT_COLUMNS = 256
-    # Items of a weight gradient when it is small enough to be summed in several copies.
-    FEW_ITEMS = 8
-    # Numbers in all those copies together.
-    COPIES_SIZE = 1 << 17
-
-cdef double MACS_BETWEEN_SIGNALS = 1e9  # under half a second on the slowest level
 
 
 cdef struct Problem:
@@ -48,14 +35,6 @@ cdef struct Problem:
     Py_ssize_t out_per_channel, out_per_row
     Py_ssize_t rows, row_parts  # output channels to an item, and how many such parts there are
 
-
-cdef Py_ssize_t items_until_signals(Py_ssize_t items, double macs) noexcept nogil:
-    """How many items to run between looks at pending signals, so that Ctrl-C is answered."""
-    cdef double share = MACS_BETWEEN_SIGNALS / max(macs, 1.0)
-    return max(<Py_ssize_t> 1, <Py_ssize_t> (items * min(share, 1.0)))
-
-
-# ---- forward and input gradient ------------------------------------------------------------------
 
 def correlate(
     const real[:, :, :, ::1] x, const real[:, :, :, :] w, const real[::1] b,
@@ -85,7 +64,7 @@ def correlate(
     p.w_per_row, p.w_per_col = w.strides[2] // itemsize, w.strides[3] // itemsize
     p.out_per_row = out.shape[3]
     p.out_per_channel = out.shape[2] * out.shape[3]
-    # More phases than outputs have none to compute.
+    # Beyond as many phases as there are outputs, none has any.
     for phase_h in range(min(out.shape[2], phases(sh, uh))):
         p.grid.h = phase_of(x.shape[2], out.shape[2], w.shape[2], sh, ph, uh, phase_h)
         for phase_w in range(min(out.shape[3], phases(sw, uw))):
@@ -261,232 +240,3 @@ cdef inline void correlate_tile(
                 out[r * p.out_per_channel + outs[lane]] += aside[r * width + lane]
             else:
                 out[r * p.out_per_channel + outs[lane]] = aside[r * width + lane]
-
-
-# ---- weight gradient -----------------------------------------------------------------------------
-
-cdef struct WeightProblem:
-    Grid grid
-    const real* dz
-    real* dw
-    real* copies  # of dw, one for every slab but the first
-    Py_ssize_t O, dw_size, dw_per_filter, dw_per_channel, dw_per_row
-    Py_ssize_t dz_per_channel, dz_per_row
-    Py_ssize_t columns, column_parts  # output channels to an item, and how many such parts
-    Py_ssize_t slabs  # the blocks are dealt to so many items, each with a dw of its own,
-    Py_ssize_t rounds, round  # and these take their blocks in so many rounds, to look at signals
-
-
-def correlate_weights(
-    const real[:, :, :, ::1] x, const real[:, :, :, ::1] dz,
-    real[:, :, :, ::1] dw, real[::1] db, tuple stride, tuple pad, tuple up, int threads,
-):
-    """dw[o,c,u,v] = sum of dz[n,o,p,q] * dilated_x[n, c, p*stride + u - pad, ...]; db[o] = sum of dz.
-
-    The gradient of `correlate` with respect to w and b: x (in), dz (in) has the shape of its out,
-    dw and db (out) those of its w and b.
-    """
-    cdef WeightProblem p
-    cdef Py_ssize_t sh = stride[0], sw = stride[1], ph = pad[0], pw = pad[1], uh = up[0], uw = up[1]
-    cdef Py_ssize_t phase_h, phase_w
-    p.grid.N, p.grid.C = x.shape[0], x.shape[1]
-    p.O = dw.shape[0]
-    p.dw = &dw[0, 0, 0, 0]
-    p.dw_per_row = dw.shape[3]
-    p.dw_per_channel = dw.shape[2] * dw.shape[3]
-    p.dw_per_filter = dw.shape[1] * p.dw_per_channel
-    p.dw_size = p.O * p.dw_per_filter
-    memset(p.dw, 0, p.dw_size * sizeof(real))
-    memset(&db[0], 0, p.O * sizeof(real))
-    if p.grid.N == 0:
-        return
-    p.grid.x = &x[0, 0, 0, 0]
-    p.dz = &dz[0, 0, 0, 0]
-    p.dz_per_row = dz.shape[3]
-    p.dz_per_channel = dz.shape[2] * dz.shape[3]
-    sum_channels(&p, &db[0], threads)
-    for phase_h in range(min(dz.shape[2], phases(sh, uh))):
-        p.grid.h = phase_of(x.shape[2], dz.shape[2], dw.shape[2], sh, ph, uh, phase_h)
-        for phase_w in range(min(dz.shape[3], phases(sw, uw))):
-            p.grid.w = phase_of(x.shape[3], dz.shape[3], dw.shape[3], sw, pw, uw, phase_w)
-            weights_phase(&p, threads)
-
-
-cdef void sum_channels(const WeightProblem* p, real* db, int threads) noexcept nogil:
-    cdef Py_ssize_t o
-    for o in prange(p.O, schedule="static", num_threads=threads):
-        db[o] = sum_channel(p, o)
-
-
-cdef real sum_channel(const WeightProblem* p, Py_ssize_t o) noexcept nogil:
-    cdef Py_ssize_t n, i, first, lane
-    cdef real lanes[16]
-    cdef double total = 0
-    cdef const real* plane
-    for n in range(p.grid.N):
-        plane = p.dz + (n * p.O + o) * p.dz_per_channel
-        for first in range(0, p.dz_per_channel, 1024):
-            memset(lanes, 0, sizeof(lanes))
-            i = first
-            while i + 16 <= min(first + 1024, p.dz_per_channel):
-                for lane in range(16):
-                    lanes[lane] += plane[i + lane]
-                i += 16
-            while i < min(first + 1024, p.dz_per_channel):
-                lanes[0] += plane[i]
-                i += 1
-            for lane in range(16):
-                total += lanes[lane]
-    return <real> total
-
-
-cdef int weights_phase(WeightProblem* p, int threads) except -1:
-    cdef Py_ssize_t items, item, first, last, step, size, parts, i, slab
-    cdef double macs
-    cdef char* scratch
-    cut(&p.grid)
-    if p.grid.blocks == 0 or p.grid.chunks == 0:
-        return 0
-    p.columns = min(p.O, <Py_ssize_t> WEIGHT_COLUMNS)
-    p.column_parts = ceil_div(p.O, p.columns)
-    parts = p.grid.chunks * p.column_parts
-    p.slabs = 1
-    if parts < FEW_ITEMS:
-        p.slabs = min(
-            p.grid.blocks, ceil_div(FEW_ITEMS, parts), 1 + <Py_ssize_t> COPIES_SIZE // p.dw_size
-        )
-    items = parts * p.slabs
-    size = weights_scratch(p)
-    macs = <double> block_pixels(&p.grid) * p.O * p.grid.chunks * chunk_taps(&p.grid) * p.grid.blocks
-    p.rounds = <Py_ssize_t> max(
-        1.0, min(macs / MACS_BETWEEN_SIGNALS, <double> (p.grid.blocks // p.slabs))
-    )
-    step = items_until_signals(items, macs / p.rounds)
-    scratch = allocate(threads, size)
-    p.copies = NULL
-    try:
-        if p.slabs > 1:
-            p.copies = <real*> allocate(p.slabs - 1, p.dw_size * sizeof(real))
-            memset(p.copies, 0, (p.slabs - 1) * p.dw_size * sizeof(real))
-        for p.round in range(p.rounds):
-            for first in range(0, items, step):
-                last = min(items, first + step)
-                with nogil:
-                    for item in prange(
-                        first, last, schedule="dynamic", chunksize=1, num_threads=threads
-                    ):
-                        weights_item(p, item, piece_of(scratch, size, threadid()))
-                PyErr_CheckSignals()
-        with nogil:
-            for slab in range(1, p.slabs):
-                for i in range(p.dw_size):
-                    p.dw[i] += p.copies[(slab - 1) * p.dw_size + i]
-    finally:
-        free(scratch)
-        free(p.copies)
-    return 0
-
-
-cdef inline int weight_vectors(Py_ssize_t columns) noexcept nogil:
-    """How many vectors of output channels a tile of the weight gradient is wide."""
-    cdef Py_ssize_t vectors = ceil_div(columns, LANES)
-    return <int> vectors if vectors == 1 or vectors == 3 else 2
-
-
-cdef Py_ssize_t weights_scratch(const WeightProblem* p) noexcept nogil:
-    """Bytes that `weights_item` carves from its scratch."""
-    cdef Py_ssize_t pixels = block_pixels(&p.grid), taps = chunk_taps(&p.grid)
-    cdef Py_ssize_t columns = p.columns + 3 * LANES  # room for the last, padded tile
-    return (
-        round_to_line(prepared_size(&p.grid) * sizeof(real))
-        + 3 * round_to_line(pixels * sizeof(Py_ssize_t))
-        + 2 * round_to_line(taps * sizeof(Py_ssize_t))
-        + round_to_line((taps + MAX_ROWS) * columns * sizeof(real))
-        + round_to_line(pixels * 3 * LANES * sizeof(real))
-    )
-
-
-cdef void weights_item(const WeightProblem* p, Py_ssize_t item, char* scratch) noexcept nogil:
-    cdef const Grid* grid = &p.grid
-    cdef Py_ssize_t slab = item % p.slabs
-    cdef Py_ssize_t part = item // p.slabs % p.column_parts
-    cdef Chunk chunk = chunk_at(grid, item // (p.slabs * p.column_parts))
-    cdef Py_ssize_t o_first = part * p.columns
-    cdef Py_ssize_t o_count = min(p.O - o_first, p.columns)
-    cdef int VN = weight_vectors(o_count)
-    cdef int most_rows = 8 if VN == 1 else 4 if VN == 3 else 6
-    cdef int least_rows = 8 if VN == 1 else 3 if VN == 3 else 4
-    cdef Py_ssize_t width = VN * LANES
-    cdef Py_ssize_t padded = ceil_div(o_count, width) * width
-
-    cdef Py_ssize_t most_pixels = block_pixels(grid), most_taps = chunk_taps(grid)
-    cdef real* image_scratch = <real*> carve(&scratch, prepared_size(grid) * sizeof(real))
-    cdef Py_ssize_t* pixels = <Py_ssize_t*> carve(&scratch, most_pixels * sizeof(Py_ssize_t))
-    cdef Py_ssize_t* outs = <Py_ssize_t*> carve(&scratch, most_pixels * sizeof(Py_ssize_t))
-    cdef Py_ssize_t* panel_rows = <Py_ssize_t*> carve(&scratch, most_pixels * sizeof(Py_ssize_t))
-    cdef Py_ssize_t* taps = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
-    cdef Py_ssize_t* weights = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
-    # sums[tap][o]; the tile writes up to MAX_ROWS rows beyond the last tap.
-    cdef real* sums = <real*> carve(&scratch, (most_taps + MAX_ROWS) * padded * sizeof(real))
-    cdef real* panels = <real*> scratch
-
-    cdef Block block
-    cdef Image image
-    cdef Py_ssize_t tap_count = chunk.channels * chunk.us * chunk.vs
-    cdef Py_ssize_t index, first, last, count, group, i, t, o
-    cdef int R, r
-    cdef const real* rows[MAX_ROWS]
-    cdef real* dw
-
-    memset(sums, 0, (most_taps + MAX_ROWS) * padded * sizeof(real))
-    for i in range(most_pixels):
-        panel_rows[i] = i * width
-    first, last = slab * grid.blocks // p.slabs, (slab + 1) * grid.blocks // p.slabs
-    for index in range(
-        first + p.round * (last - first) // p.rounds, first + (p.round + 1) * (last - first) // p.rounds
-    ):
-        block = block_at(grid, index)
-        image = prepare(grid, &block, &chunk, True, image_scratch)
-        count = tabulate_pixels(
-            grid, &block, &image, p.O * p.dz_per_channel, p.dz_per_row, pixels, outs
-        )
-        tabulate_taps(
-            grid, &chunk, &image, p.dw_per_channel, p.dw_per_row, 1, taps, weights
-        )
-        for group in range(padded // width):
-            o = group * width
-            gather_columns(p.dz + (o_first + o) * p.dz_per_channel, p.dz_per_channel,
-                           min(width, o_count - o), outs, count, width, panels)
-            t = 0
-            while t < tap_count:
-                R = max(least_rows, even_rows(tap_count - t, most_rows))
-                for r in range(R):
-                    rows[r] = image.data + taps[min(t + r, tap_count - 1)]
-                tile(R, VN, count, rows, pixels, panels, panel_rows,
-                     sums + t * padded + o, padded, NULL, True)
-                # Rows beyond the last tap repeat it; they belong to no weight.
-                t += R
-
-    dw = p.dw if slab == 0 else copy_for(p, slab)
-    dw += o_first * p.dw_per_filter
-    for o in range(o_count):
-        for t in range(tap_count):
-            dw[o * p.dw_per_filter + weights[t]] += sums[t * padded + o]
-
-
-cdef inline real* copy_for(const WeightProblem* p, Py_ssize_t slab) noexcept nogil:
-    return p.copies + (slab - 1) * p.dw_size
-
-
-cdef inline void gather_columns(
-    const real* dz, Py_ssize_t per_channel, Py_ssize_t channels,
-    const Py_ssize_t* outs, Py_ssize_t count, Py_ssize_t width, real* panel,
-) noexcept nogil:
-    """panel[pixel][channel] = dz[channel][outs[pixel]], zero from `channels` to width."""
-    cdef Py_ssize_t i, c
-    for i in range(count):
-        for c in range(channels):
-            panel[c] = dz[c * per_channel + outs[i]]
-        for c in range(channels, width):
-            panel[c] = 0
-        panel += width

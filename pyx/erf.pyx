@@ -2,14 +2,12 @@
 
 from cython.parallel cimport prange
 
+from signals cimport PyErr_CheckSignals
 from simd cimport real
 
 cdef extern from "math.h" nogil:
     double c_erf "erf"(double x)
     float c_erff "erff"(float x)
-
-cdef extern from "Python.h":
-    int PyErr_CheckSignals() except -1
 
 cdef enum:
     NUMBERS_BETWEEN_SIGNALS = 1 << 23  # about a quarter of a second

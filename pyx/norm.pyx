@@ -10,14 +10,11 @@ cimport cython
 from cython.parallel cimport prange
 from libc.math cimport sqrt
 
+from signals cimport READS_BETWEEN_SIGNALS, PyErr_CheckSignals
 from simd cimport LANES, add, horizontal_sum, load, multiply_add, real, splat, store, subtract, vec
-
-cdef extern from "Python.h":
-    int PyErr_CheckSignals() except -1
 
 cdef enum:
     BLOCK = 1024  # numbers summed in vectors of `real` before they are added to a double
-    NUMBERS_BETWEEN_SIGNALS = 1 << 28
 
 
 cdef struct Channel:
@@ -44,7 +41,7 @@ cdef inline vec centred(const real* x, Centre centre) noexcept nogil:
 
 
 cdef Py_ssize_t channels_between_signals(Py_ssize_t numbers, Py_ssize_t channels) noexcept nogil:
-    return max(<Py_ssize_t> 1, NUMBERS_BETWEEN_SIGNALS // max(<Py_ssize_t> 1, numbers // channels))
+    return max(<Py_ssize_t> 1, READS_BETWEEN_SIGNALS // max(<Py_ssize_t> 1, numbers // channels))
 
 
 # ---- sums over one channel -----------------------------------------------------------------------

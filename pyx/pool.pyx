@@ -11,10 +11,8 @@ from libc.stdlib cimport free
 from libc.string cimport memset
 
 from scratch cimport allocate, piece_of
+from signals cimport READS_BETWEEN_SIGNALS, PyErr_CheckSignals
 from simd cimport lane_int, real
-
-cdef extern from "Python.h":
-    int PyErr_CheckSignals() except -1
 
 ctypedef fused place_t:  # how the argmax is kept: the position in the window
     uint8_t
@@ -22,7 +20,6 @@ ctypedef fused place_t:  # how the argmax is kept: the position in the window
 
 cdef enum:
     STRIP = 64
-    READS_BETWEEN_SIGNALS = 1 << 28  # about a quarter of a second
 
 
 cdef struct Window:

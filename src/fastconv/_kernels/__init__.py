@@ -5,7 +5,7 @@ instruction-set level and each of float32 and float64, so a module here is calle
 `{family}_{level}_{real}`, say `conv_x86_64_v3_float32`. At import
 
 1. `_cpu`, compiled for the baseline and so safe everywhere, says which levels this machine runs;
-2. the highest, or the one that FASTCONV_ISA names, is loaded: four modules for each dtype. The
+2. the highest, or the one that FASTCONV_ISA names, is loaded, five modules for each dtype. The
    others are never touched: initialising a module compiled for instructions that the processor
    lacks can kill the process before any check of ours runs;
 3. their functions become one `KernelSet` a dtype, which `backend` hands out.
@@ -20,31 +20,34 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
+from .._check import Array, Pair
+
 # The family that holds each kernel; the names are those of KernelSet.
 _FAMILIES = {
-    "conv": ("correlate", "correlate_weights"),
+    "conv": ("correlate",),
+    "conv_weights": ("correlate_weights",),
     "pool": ("max_pool", "max_pool_gradient", "mean_pool", "mean_pool_gradient"),
     "norm": ("batch_norm", "batch_norm_eval", "batch_norm_gradient"),
     "erf": ("erf",),
 }
-
-Kernel = Callable[..., None]
 
 
 @dataclass(frozen=True, slots=True)
 class KernelSet:
     """The kernels for one dtype. `pyx/` documents the arguments of each, `pure` has them in NumPy."""
 
-    correlate: Kernel
-    correlate_weights: Kernel
-    max_pool: Kernel
-    max_pool_gradient: Kernel
-    mean_pool: Kernel
-    mean_pool_gradient: Kernel
-    batch_norm: Kernel
-    batch_norm_eval: Kernel
-    batch_norm_gradient: Kernel
-    erf: Kernel
+    correlate: Callable[[Array, Array, Array | None, Array, Pair, Pair, Pair, int], None]
+    correlate_weights: Callable[[Array, Array, Array, Array, Pair, Pair, Pair, int], None]
+    max_pool: Callable[[Array, Array, Array, Pair, Pair, int], None]
+    max_pool_gradient: Callable[[Array, Array, Array, Pair, Pair, int], None]
+    mean_pool: Callable[[Array, Array, Pair, Pair, int], None]
+    mean_pool_gradient: Callable[[Array, Array, Pair, Pair, int], None]
+    batch_norm: Callable[[Array, Array, Array, float, Array, Array, Array, int], None]
+    batch_norm_eval: Callable[[Array, Array, Array, float, Array, Array, Array, int], None]
+    batch_norm_gradient: Callable[
+        [Array, Array, Array, float, Array, Array, Array, Array, Array, int], None
+    ]
+    erf: Callable[[Array, Array, int], None]
 
     @classmethod
     def of(cls, source: Any) -> KernelSet:

@@ -1,7 +1,7 @@
 """Convolution (cross-correlation) of 1-D and 2-D images, strided, padded, dilated by zeros.
 
-All of them, and their gradients, are two kernels (`pyx/conv.pyx`). With stride s, padding p and
-upsampling k (k - 1 zeros between the inputs' neighbours) the forward is
+All of them, and their gradients, are two kernels (`pyx/conv.pyx`, `pyx/conv_weights.pyx`). With
+stride s, padding p and upsampling k (k - 1 zeros between the inputs' neighbours) the forward is
 
     Z[n,o,i,j] = b[o] + sum over c,u,v of  W[o,c,u,v] * up_k(A)[n, c, i*s + u - p, j*s + v - p]
 
