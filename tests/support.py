@@ -69,7 +69,7 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def run_python(
-    script: str, *, timeout: float = 60, path: Any = None, **variables: str
+    script: str, *, timeout: float = 200, path: Any = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a script in a fresh interpreter: from a file at `path` where it must be importable.
 

@@ -39,7 +39,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 
 
 def run(script, tmp_path, **variables):
-    return output_of(PREPARE + script, path=tmp_path / "script.py", timeout=60, **variables)
+    return output_of(PREPARE + script, path=tmp_path / "script.py", timeout=200, **variables)
 
 
 @needs_fork

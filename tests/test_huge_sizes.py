@@ -81,7 +81,7 @@ backends = pytest.mark.parametrize("backend", ["compiled", "pure"])
 
 
 def run(script, **variables):
-    return output_of(PREPARE + script, timeout=20, **variables).splitlines()
+    return output_of(PREPARE + script, timeout=200, **variables).splitlines()
 
 
 @backends

@@ -94,7 +94,7 @@ assert layer.backward(np.ones_like(Z)).sum() == Z.size
 
 
 def run(body, **variables):
-    assert output_of(SCRIPT.format(bound=5, body=body), timeout=30, **variables) == "done"
+    assert output_of(SCRIPT.format(bound=15, body=body), timeout=200, **variables) == "done"
 
 
 @pytest.mark.parametrize(
