@@ -40,7 +40,10 @@ def test_what_it_does_not_know_is_a_usage_error(arguments):
 def test_demo_without_its_extra_says_what_to_install(package):
     """None in sys.modules is how Python marks a package that cannot be imported."""
     code = (
-        f"import sys; sys.modules[{package!r}] = None\n"
+        "import sys, types\n"
+        # Whether or not the other one is installed, it is not what is missing here.
+        "sys.modules['rich'] = sys.modules['rich.console'] = types.SimpleNamespace(Console=lambda: None)\n"
+        f"sys.modules[{package!r}] = sys.modules[{package + '.console'!r}] = None\n"
         "from fastconv.cli import main\n"
         "sys.exit(main(['demo']))"
     )
