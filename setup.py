@@ -20,7 +20,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError, LinkError
 
-FAMILIES = ("conv", "conv_weights", "pool", "norm", "erf")
+FAMILIES = ("conv", "conv_weights", "winograd", "winograd_weights", "pool", "norm", "erf")
 REALS = ("float32", "float64")
 # The levels of src/fastconv/_kernels/__init__.py. Every level is compiled, whatever this
 # machine has; _cpu.pyx, compiled for the baseline, tells at import which can run.
@@ -40,6 +40,8 @@ def switch(name):
 DEBUG, ANNOTATE, TRACE = switch("DEBUG"), switch("ANNOTATE"), switch("TRACE")
 # Never -ffast-math: it would flush subnormals in the whole process.
 FLAGS = ["-O3", "-g0", "-fno-trapping-math", "-fno-math-errno", "-ffp-contract=fast"]
+# Rows of images are mostly short: a loop in place costs less than a call of memcpy or memset.
+FLAGS += ["-fno-tree-loop-distribute-patterns"]
 if DEBUG:
     FLAGS = ["-O0", "-g", "-UNDEBUG"]
 MACROS = [("CYTHON_TRACE_NOGIL", "1")] if TRACE else []

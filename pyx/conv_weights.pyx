@@ -1,4 +1,4 @@
-"""Convolution: gradient with respect to weights and bias.
+"""Convolution: gradients with respect to weights and bias.
 
 `correlate_weights` is that of every convolution `correlate` (conv.pyx) computes. The same tile
 multiplies, with taps as rows, output channels as columns and pixels to sum over; as there, work
@@ -11,7 +11,7 @@ from libc.string cimport memset
 
 from scratch cimport allocate, carve, piece_of, round_to_line
 from signals cimport MACS_BETWEEN_SIGNALS, PyErr_CheckSignals, items_until_signals
-from simd cimport LANES, real
+from simd cimport LANES, add, horizontal_sum, load, real, splat, vec
 from taps cimport (
     Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
     phase_of, phases, prepare, prepared_size, tabulate_pixels, tabulate_taps,
@@ -25,6 +25,7 @@ cdef enum:
     FEW_ITEMS = 8
     # Numbers in all those copies together.
     COPIES_SIZE = 1 << 17
+    SUMMED = 1024  # numbers of a channel summed as `real` before they are added to a double
 
 
 cdef struct Problem:
@@ -41,12 +42,12 @@ cdef struct Problem:
 
 def correlate_weights(
     const real[:, :, :, ::1] x, const real[:, :, :, ::1] dz,
-    real[:, :, :, ::1] dw, real[::1] db, tuple stride, tuple pad, tuple up, int threads,
+    real[:, :, :, ::1] dw, tuple stride, tuple pad, tuple up, int threads,
 ):
-    """dw[o,c,u,v] = sum of dz[n,o,p,q] * dilated_x[n, c, p*stride + u - pad, ...]; db[o] = sum of dz.
+    """dw[o,c,u,v] = sum of dz[n,o,p,q] * dilated_x[n, c, p*stride + u - pad, ...].
 
-    The gradient of `correlate` with respect to w and b: x (in), dz (in) has the shape of its out,
-    dw and db (out) those of its w and b.
+    The gradient of `correlate` with respect to w: x (in), dz (in) has the shape of its out, dw (out)
+    that of its w.
     """
     cdef Problem p
     cdef Py_ssize_t sh = stride[0], sw = stride[1], ph = pad[0], pw = pad[1], uh = up[0], uw = up[1]
@@ -59,47 +60,17 @@ def correlate_weights(
     p.dw_per_filter = dw.shape[1] * p.dw_per_channel
     p.dw_size = p.O * p.dw_per_filter
     memset(p.dw, 0, p.dw_size * sizeof(real))
-    memset(&db[0], 0, p.O * sizeof(real))
     if p.grid.N == 0:
         return
     p.grid.x = &x[0, 0, 0, 0]
     p.dz = &dz[0, 0, 0, 0]
     p.dz_per_row = dz.shape[3]
     p.dz_per_channel = dz.shape[2] * dz.shape[3]
-    sum_channels(&p, &db[0], threads)
     for phase_h in range(min(dz.shape[2], phases(sh, uh))):
         p.grid.h = phase_of(x.shape[2], dz.shape[2], dw.shape[2], sh, ph, uh, phase_h)
         for phase_w in range(min(dz.shape[3], phases(sw, uw))):
             p.grid.w = phase_of(x.shape[3], dz.shape[3], dw.shape[3], sw, pw, uw, phase_w)
             weights_phase(&p, threads)
-
-
-cdef void sum_channels(const Problem* p, real* db, int threads) noexcept nogil:
-    cdef Py_ssize_t o
-    for o in prange(p.O, schedule="static", num_threads=threads):
-        db[o] = sum_channel(p, o)
-
-
-cdef real sum_channel(const Problem* p, Py_ssize_t o) noexcept nogil:
-    cdef Py_ssize_t n, i, first, lane
-    cdef real lanes[16]
-    cdef double total = 0
-    cdef const real* plane
-    for n in range(p.grid.N):
-        plane = p.dz + (n * p.O + o) * p.dz_per_channel
-        for first in range(0, p.dz_per_channel, 1024):
-            memset(lanes, 0, sizeof(lanes))
-            i = first
-            while i + 16 <= min(first + 1024, p.dz_per_channel):
-                for lane in range(16):
-                    lanes[lane] += plane[i + lane]
-                i += 16
-            while i < min(first + 1024, p.dz_per_channel):
-                lanes[0] += plane[i]
-                i += 1
-            for lane in range(16):
-                total += lanes[lane]
-    return <real> total
 
 
 cdef int weights_phase(Problem* p, int threads) except -1:
@@ -252,3 +223,41 @@ cdef inline void gather_columns(
         for c in range(channels, width):
             panel[c] = 0
         panel += width
+
+
+# ---- gradient with respect to the bias -----------------------------------------------------------
+
+def sum_channels(const real[:, :, :, ::1] dz, real[::1] db, int threads):
+    """db[o] = sum of dz[n,o,p,q]: the gradient of `correlate` with respect to b."""
+    cdef Py_ssize_t N = dz.shape[0], O = dz.shape[1], size = dz.shape[2] * dz.shape[3], o
+    if N == 0:
+        db[:] = 0
+        return
+    with nogil:
+        for o in prange(O, schedule="static", num_threads=threads):
+            db[o] = sum_channel(&dz[0, o, 0, 0], N, O * size, size)
+
+
+cdef real sum_channel(
+    const real* dz, Py_ssize_t images, Py_ssize_t pitch, Py_ssize_t size,
+) noexcept nogil:
+    cdef Py_ssize_t n, block, last, i
+    cdef vec a, b, c, d
+    cdef real rest
+    cdef double total = 0
+    for n in range(images):
+        for block in range(ceil_div(size, SUMMED)):
+            i = block * SUMMED
+            last = min(size, i + SUMMED)
+            a = b = c = d = splat(0)
+            rest = 0
+            while i + 4 * LANES <= last:
+                a, b = add(a, load(dz + i)), add(b, load(dz + i + LANES))
+                c, d = add(c, load(dz + i + 2 * LANES)), add(d, load(dz + i + 3 * LANES))
+                i += 4 * LANES
+            while i < last:
+                rest += dz[i]
+                i += 1
+            total += horizontal_sum(add(add(a, b), add(c, d))) + rest
+        dz += pitch
+    return <real> total

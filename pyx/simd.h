@@ -51,4 +51,40 @@ static inline real horizontal_sum(vec a)
     return sum;
 }
 
+#if FASTCONV_VECTOR_BYTES == 16 && defined(FASTCONV_FLOAT64)
+#define FASTCONV_EVEN 0, 2
+#define FASTCONV_ODD 1, 3
+#define FASTCONV_LOW 0, 2
+#define FASTCONV_HIGH 1, 3
+#elif FASTCONV_VECTOR_BYTES == 16 || (FASTCONV_VECTOR_BYTES == 32 && defined(FASTCONV_FLOAT64))
+#define FASTCONV_EVEN 0, 2, 4, 6
+#define FASTCONV_ODD 1, 3, 5, 7
+#define FASTCONV_LOW 0, 4, 1, 5
+#define FASTCONV_HIGH 2, 6, 3, 7
+#elif FASTCONV_VECTOR_BYTES == 32 || defined(FASTCONV_FLOAT64)
+#define FASTCONV_EVEN 0, 2, 4, 6, 8, 10, 12, 14
+#define FASTCONV_ODD 1, 3, 5, 7, 9, 11, 13, 15
+#define FASTCONV_LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define FASTCONV_HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define FASTCONV_EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define FASTCONV_ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#define FASTCONV_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define FASTCONV_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#endif
+
+#if defined(__clang__)
+#define FASTCONV_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+typedef lane_int lane_ints __attribute__((vector_size(FASTCONV_VECTOR_BYTES)));
+#define FASTCONV_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (lane_ints){__VA_ARGS__})
+#endif
+
+/* Of a and b one after the other: the numbers in even places, and those in odd places. */
+static inline vec even(vec a, vec b) { return FASTCONV_SHUFFLE(a, b, FASTCONV_EVEN); }
+static inline vec odd(vec a, vec b) { return FASTCONV_SHUFFLE(a, b, FASTCONV_ODD); }
+/* a[0], b[0], a[1], b[1], ...: the first LANES of these, and the last. */
+static inline vec low(vec a, vec b) { return FASTCONV_SHUFFLE(a, b, FASTCONV_LOW); }
+static inline vec high(vec a, vec b) { return FASTCONV_SHUFFLE(a, b, FASTCONV_HIGH); }
+
 #endif

@@ -14,3 +14,7 @@ cdef extern from "simd.h" nogil:
     vec subtract(vec a, vec b)
     vec multiply_add(vec sum, vec a, vec b)
     real horizontal_sum(vec a)
+    vec even(vec a, vec b)
+    vec odd(vec a, vec b)
+    vec low(vec a, vec b)
+    vec high(vec a, vec b)

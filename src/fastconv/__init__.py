@@ -15,6 +15,7 @@ Every layer, block and model of the course is here by its own name::
 
 from . import functional, models, nn
 from ._version import __version__
+from .algorithm import get_conv_algorithm, set_conv_algorithm, use_conv_algorithm
 from .backend import get_backend, get_num_threads, set_backend, set_num_threads, use_backend
 from .config import config, show_config
 from .models import CNN, MLP, CNN_DistributedScanningMLP, CNN_SimpleScanningMLP
@@ -94,11 +95,14 @@ __all__ = [
     "config",
     "functional",
     "get_backend",
+    "get_conv_algorithm",
     "get_num_threads",
     "models",
     "nn",
     "set_backend",
+    "set_conv_algorithm",
     "set_num_threads",
     "show_config",
     "use_backend",
+    "use_conv_algorithm",
 ]

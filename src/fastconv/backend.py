@@ -11,15 +11,14 @@ context. `functional` asks here at every call:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from . import _kernels, pure
+from ._choice import Choice
 from ._kernels import KernelSet
 
 # Below so many multiply-adds (or so many numbers read) a call runs on one thread: starting the
@@ -77,25 +76,19 @@ def _initial_backends() -> tuple[dict[str, dict[str, KernelSet]], str, str | Non
     return {"compiled": compiled, "pure": _PURE}, wanted or "compiled", isa, present
 
 
-_BACKENDS, _active, ISA, ISA_PRESENT = _initial_backends()
-_sets = _BACKENDS[_active]
-_override: ContextVar[str | None] = ContextVar("fastconv_backend", default=None)
+_BACKENDS, _initial, ISA, ISA_PRESENT = _initial_backends()
+_choice = Choice("backend", ("compiled", "pure"), _initial)
 _threads = _initial_threads()
 _forked = False
 
 
 def kernels(dtype: np.dtype[Any]) -> KernelSet:
     """The active kernels for a dtype, float32 or float64."""
-    override = _override.get()
-    if override is None:
-        return _sets[dtype.char]
-    return _BACKENDS[override][dtype.char]
+    return _BACKENDS[_choice.get()][dtype.char]
 
 
-def _check_backend(name: str) -> None:
-    if name not in ("compiled", "pure"):
-        raise ValueError(f"backend must be 'compiled' or 'pure', not {name!r}")
-    if name not in _BACKENDS:
+def _check_present(name: str) -> None:
+    if _choice.check(name) not in _BACKENDS:
         raise ImportError("backend 'compiled' is not there: this copy has only 'pure'")
 
 
@@ -113,29 +106,23 @@ def set_backend(name: str) -> None:
     ImportError
         This copy was built without compiled kernels.
     """
-    global _active, _sets
-    _check_backend(name)
-    _active, _sets = name, _BACKENDS[name]
+    _check_present(name)
+    _choice.set(name)
 
 
 def get_backend() -> str:
     """The backend that a call made here would run on: "compiled" or "pure"."""
-    return _override.get() or _active
+    return _choice.get()
 
 
-@contextmanager
-def use_backend(name: str) -> Iterator[None]:
+def use_backend(name: str) -> AbstractContextManager[None]:
     """Run a block on another backend: ``with fastconv.use_backend("pure"): ...``.
 
     It holds for this thread and context alone (see `contextvars`), over `set_backend`, and blocks
     nest. Raises as `set_backend`.
     """
-    _check_backend(name)
-    token = _override.set(name)
-    try:
-        yield
-    finally:
-        _override.reset(token)
+    _check_present(name)
+    return _choice.use(name)
 
 
 def threads_for(operations: int) -> int:

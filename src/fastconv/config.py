@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _kernels, backend
+from . import _kernels, algorithm, backend
 from ._version import __version__
 
 
@@ -18,6 +18,7 @@ def config() -> dict[str, Any]:
     return {
         "fastconv": __version__,
         "backend": backend.get_backend(),
+        "convolution": algorithm.get_conv_algorithm(),
         "instruction set": backend.ISA,
         "instruction sets present": list(backend.ISA_PRESENT),
         "threads": backend.get_num_threads(),

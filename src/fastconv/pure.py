@@ -13,6 +13,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from .pure_winograd import winograd as winograd
+from .pure_winograd import winograd_weights as winograd_weights
+
 Array = NDArray[np.floating]
 Pair = tuple[int, int]
 
@@ -59,11 +62,14 @@ def correlate(
 
 @_in_silence
 def correlate_weights(
-    x: Array, dz: Array, dw: Array, db: Array, stride: Pair, pad: Pair, up: Pair, threads: int
+    x: Array, dz: Array, dw: Array, stride: Pair, pad: Pair, up: Pair, threads: int
 ) -> None:
     dw[...] = 0
     for p, q, seen, u, v in _windows(x, dw.shape[2:], dz.shape[2:], stride, pad, up):
         dw[:, :, u, v] += np.tensordot(dz[:, :, p, q], seen, axes=(0, 0))
+
+@_in_silence
+def sum_channels(dz: Array, db: Array, threads: int) -> None:
     db[...] = dz.sum(axis=(0, 2, 3))
 
 

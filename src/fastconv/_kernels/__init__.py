@@ -5,7 +5,7 @@ instruction-set level and each of float32 and float64, so a module here is calle
 `{family}_{level}_{real}`, say `conv_x86_64_v3_float32`. At import
 
 1. `_cpu`, compiled for the baseline and so safe everywhere, says which levels this machine runs;
-2. the highest, or the one that FASTCONV_ISA names, is loaded, five modules for each dtype. The
+2. the highest, or the one that FASTCONV_ISA names, is loaded, seven modules for each dtype. The
    others are never touched: initialising a module compiled for instructions that the processor
    lacks can kill the process before any check of ours runs;
 3. their functions become one `KernelSet` a dtype, which `backend` hands out.
@@ -25,7 +25,9 @@ from .._check import Array, Pair
 # The family that holds each kernel; the names are those of KernelSet.
 _FAMILIES = {
     "conv": ("correlate",),
-    "conv_weights": ("correlate_weights",),
+    "conv_weights": ("correlate_weights", "sum_channels"),
+    "winograd": ("winograd",),
+    "winograd_weights": ("winograd_weights",),
     "pool": ("max_pool", "max_pool_gradient", "mean_pool", "mean_pool_gradient"),
     "norm": ("batch_norm", "batch_norm_eval", "batch_norm_gradient"),
     "erf": ("erf",),
@@ -37,7 +39,10 @@ class KernelSet:
     """The kernels for one dtype. `pyx/` documents the arguments of each, `pure` has them in NumPy."""
 
     correlate: Callable[[Array, Array, Array | None, Array, Pair, Pair, Pair, int], None]
-    correlate_weights: Callable[[Array, Array, Array, Array, Pair, Pair, Pair, int], None]
+    correlate_weights: Callable[[Array, Array, Array, Pair, Pair, Pair, int], None]
+    sum_channels: Callable[[Array, Array, int], None]
+    winograd: Callable[[Array, Array, Array | None, Array, Pair, int], bool]
+    winograd_weights: Callable[[Array, Array, Array, Pair, int], bool]
     max_pool: Callable[[Array, Array, Array, Pair, Pair, int], None]
     max_pool_gradient: Callable[[Array, Array, Array, Pair, Pair, int], None]
     mean_pool: Callable[[Array, Array, Pair, Pair, int], None]

@@ -1,6 +1,7 @@
 """Convolution (cross-correlation) of 1-D and 2-D images, strided, padded, dilated by zeros.
 
-All of them, and their gradients, are two kernels (`pyx/conv.pyx`, `pyx/conv_weights.pyx`). With
+All of them, and their gradients, are two kernels (`pyx/conv.pyx`, `pyx/conv_weights.pyx`), which
+those of Winograd (`pyx/winograd.pyx`, `pyx/winograd_weights.pyx`) replace where they are faster. With
 stride s, padding p and upsampling k (k - 1 zeros between the inputs' neighbours) the forward is
 
     Z[n,o,i,j] = b[o] + sum over c,u,v of  W[o,c,u,v] * up_k(A)[n, c, i*s + u - p, j*s + v - p]
@@ -18,6 +19,7 @@ import numpy as np
 
 from .. import _check as check
 from .._check import Array, Pair
+from ..algorithm import winograd_runs
 from ..backend import kernels, threads_for
 
 # Of a padded axis, so that every position in it fits a signed integer of the kernels.
@@ -103,10 +105,9 @@ def _forward(ndim: int, A: Any, W: Any, b: Any, stride: Size, padding: Size, ups
     dtype = check.real_dtype(a, w)
     Z = check.empty("the result", shape, dtype)
     check.fits("A", a.shape, dtype.itemsize)
-    kernels(dtype).correlate(
+    _correlate(
         _as_2d(check.ready(a, dtype)), _as_2d(check.ready(w, dtype)),
         None if bias is None else check.ready(bias, dtype), _as_2d(Z), s, p, up,
-        threads_for(Z.size * (w.size // w.shape[0]) // (up[0] * up[1])),
     )
     return Z
 
@@ -124,17 +125,52 @@ def _backward(
     dLdb = np.empty(w.shape[0], dtype)
     check.fits("dLdZ", dz.shape, dtype.itemsize)
     dz2, a2, w2 = (_as_2d(check.ready(x, dtype)) for x in (dz, a, w))
-    threads = threads_for(dz.size * (w.size // w.shape[0]) // (up[0] * up[1]))
-    kernel = kernels(dtype)
-    pad = w2.shape[2] - 1 - p[0], w2.shape[3] - 1 - p[1]
-    rotated = w2[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
-    kernel.correlate(dz2, rotated, None, _as_2d(dLdA), up, pad, s, threads)
-    kernel.correlate_weights(a2, dz2, _as_2d(dLdW), dLdb, s, p, up, threads)
+    _correlate(*_as_input_gradient(dz2, w2, _as_2d(dLdA), s, p, up))
+    _correlate_weights(a2, dz2, _as_2d(dLdW), dLdb, s, p, up)
     return (
         dLdA.astype(check.gradient_dtype(a, dtype), copy=False),
         dLdW.astype(check.gradient_dtype(w, dtype), copy=False),
         dLdb.astype(check.gradient_dtype(w, dtype), copy=False),
     )
+
+
+def _as_input_gradient(
+    dz: Array, w: Array, dx: Array, stride: Pair, padding: Pair, up: Pair
+) -> tuple[Array, Array, None, Array, Pair, Pair, Pair]:
+    """The arguments with which `_correlate` computes the gradient with respect to A."""
+    rotated = w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+    return dz, rotated, None, dx, up, (w.shape[2] - 1 - padding[0], w.shape[3] - 1 - padding[1]), stride
+
+
+def _correlate(
+    x: Array, w: Array, b: Array | None, out: Array, stride: Pair, pad: Pair, up: Pair
+) -> None:
+    kernel = kernels(out.dtype)
+    threads = threads_for(out.size * (w.size // w.shape[0]) // (up[0] * up[1]))
+    if (
+        w.shape[2:] == (3, 3)
+        and stride == up == (1, 1)
+        and winograd_runs(w.shape[1], w.shape[0], out.shape[0], *out.shape[2:])
+        and kernel.winograd(x, w, b, out, pad, threads)
+    ):
+        return
+    kernel.correlate(x, w, b, out, stride, pad, up, threads)
+
+
+def _correlate_weights(
+    x: Array, dz: Array, dw: Array, db: Array, stride: Pair, pad: Pair, up: Pair
+) -> None:
+    kernel = kernels(dw.dtype)
+    threads = threads_for(dz.size * (dw.size // dw.shape[0]) // (up[0] * up[1]))
+    kernel.sum_channels(dz, db, threads)
+    if (
+        dw.shape[2:] == (3, 3)
+        and stride == up == (1, 1)
+        and winograd_runs(dw.shape[1], dw.shape[0], dz.shape[0], *dz.shape[2:])
+        and kernel.winograd_weights(x, dz, dw, pad, threads)
+    ):
+        return
+    kernel.correlate_weights(x, dz, dw, stride, pad, up, threads)
 
 
 def _as_2d(x: Array) -> Array:

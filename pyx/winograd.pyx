@@ -1,0 +1,272 @@
+"""Convolution 3x3 with stride 1 by Winograd's F(4x4, 3x3): forward, and gradient with respect to the input.
+
+transforms.pxd has the algorithm. The weights of a group of output channels are transformed first, by
+all threads; then each work item takes one panel of tiles from the input to the output.
+"""
+
+from cython.parallel cimport prange, threadid
+from libc.stdlib cimport free
+
+from scratch cimport allocate, carve, piece_of, round_to_line
+from signals cimport PyErr_CheckSignals, items_until_signals
+from simd cimport LANES, add, load, real, splat, store, subtract, vec
+from taps cimport ceil_div
+from tile cimport MAX_ROWS, even_rows, tile
+from transforms cimport (
+    ELEMENTS, PAD, PANEL, PITCH, REACH, SIDE, Images, Run, Tiling, collect, images_of, read_tiles,
+    runs_of, tiling_of, transform_output, transform_weights,
+)
+
+cdef enum:
+    # Bytes of transformed weights, and of transformed inputs, that all threads share.
+    WEIGHTS_BYTES = 3 << 19
+    INPUTS_BYTES = 2 << 20
+    # Input channels of one item of their transform.
+    CHANNELS = 16
+
+
+cdef struct Problem:
+    Images images
+    const real* w
+    const real* bias
+    real* out
+    Py_ssize_t C, O, P, Q
+    Py_ssize_t w_per_filter, w_per_channel, w_per_row, w_per_col
+    Tiling tiling
+    Py_ssize_t pitch  # C, rounded up to whole vectors
+    Py_ssize_t first, rows  # the group of output channels at work
+    real* weights  # theirs, transformed: [element][row][channel]
+    Py_ssize_t panel, panels  # the slab of panels at work
+    real* inputs  # theirs, transformed: [panel][element][channel][tile]; NULL: each item makes its own
+    Py_ssize_t weights_plane, input_plane, output_plane  # numbers from one element to the next
+
+
+def winograd(
+    const real[:, :, :, ::1] x, const real[:, :, :, :] w, const real[::1] b,
+    real[:, :, :, ::1] out, tuple pad, int threads,
+):
+    """What `correlate` computes for a 3x3 kernel, without stride and upsampling.
+
+    Returns whether all results are finite. If they are not, none may be used: an infinity or a NaN
+    (or an overflow within the transforms) spreads over a whole tile.
+    """
+    cdef Problem p
+    cdef Py_ssize_t itemsize = sizeof(real)
+    if x.shape[0] == 0:
+        return True
+    p.images = images_of(x, pad)
+    p.w, p.out = &w[0, 0, 0, 0], &out[0, 0, 0, 0]
+    p.bias = NULL
+    if b is not None:
+        p.bias = &b[0]
+    p.C = x.shape[1]
+    p.O, p.P, p.Q = out.shape[1], out.shape[2], out.shape[3]
+    p.w_per_filter, p.w_per_channel = w.strides[0] // itemsize, w.strides[1] // itemsize
+    p.w_per_row, p.w_per_col = w.strides[2] // itemsize, w.strides[3] // itemsize
+    p.tiling = tiling_of(x.shape[0], p.P, p.Q)
+    return convolve(&p, threads)
+
+
+cdef bint convolve(Problem* p, int threads) except -1:
+    cdef Py_ssize_t panels = ceil_div(p.tiling.count, PANEL), slab = panels
+    cdef Py_ssize_t group, panel, first, size, row_size, panel_size
+    cdef bint finite = True
+    cdef char* shared = NULL
+    cdef char* scratch = NULL
+    p.pitch = ceil_div(p.C, LANES) * LANES
+    row_size = ELEMENTS * p.pitch * sizeof(real)
+    group = min(p.O, max(<Py_ssize_t> 6, WEIGHTS_BYTES // row_size))
+    group = ceil_div(p.O, ceil_div(p.O, group))
+    p.input_plane = p.C * PANEL + PAD
+    p.output_plane = (group + MAX_ROWS) * PANEL + PAD
+    p.weights_plane = group * p.pitch + PAD
+    panel_size = ELEMENTS * p.input_plane * sizeof(real)
+    p.inputs = NULL
+    if group < p.O:  # several groups need the same inputs
+        slab = min(panels, max(<Py_ssize_t> 1, INPUTS_BYTES // panel_size))
+        slab = ceil_div(panels, ceil_div(panels, slab))
+    size = item_scratch(p, group == p.O)
+    try:
+        shared = allocate(1, (
+            round_to_line(ELEMENTS * p.weights_plane * sizeof(real))
+            + (slab * panel_size if group < p.O else 0)
+        ))
+        p.weights = <real*> piece_of(shared, 0, 0)
+        if group < p.O:
+            p.inputs = p.weights + round_to_line(ELEMENTS * p.weights_plane * sizeof(real)) // sizeof(real)
+        scratch = allocate(threads, size)
+        for panel in range(0, panels, slab):
+            p.panel, p.panels = panel, min(slab, panels - panel)
+            if p.inputs != NULL:
+                transform_inputs(p, threads)
+            for first in range(0, p.O, group):
+                p.first, p.rows = first, min(group, p.O - first)
+                finite = convolve_group(p, scratch, size, threads)
+                if not finite:
+                    return False
+    finally:
+        free(shared)
+        free(scratch)
+    return True
+
+
+cdef void transform_inputs(Problem* p, int threads) noexcept nogil:
+    cdef Py_ssize_t item
+    for item in prange(p.panels * ceil_div(p.C, CHANNELS), schedule="static", num_threads=threads):
+        inputs_item(p, item)
+
+
+cdef bint convolve_group(Problem* p, char* scratch, Py_ssize_t size, int threads) except -1:
+    cdef Py_ssize_t item, first, last, step
+    cdef int bad = 0
+    step = items_until_signals(p.panels, <double> p.panels * PANEL * ELEMENTS * p.rows * p.C)
+    with nogil:
+        for item in prange(p.rows, schedule="static", num_threads=threads):
+            weights_item(p, item)
+    for first in range(p.panel, p.panel + p.panels, step):
+        last = min(p.panel + p.panels, first + step)
+        with nogil:
+            for item in prange(first, last, schedule="dynamic", chunksize=1, num_threads=threads):
+                bad += panel_item(p, item, piece_of(scratch, size, threadid()))
+        PyErr_CheckSignals()
+        if bad:
+            return False
+    return True
+
+
+cdef void weights_item(const Problem* p, Py_ssize_t row) noexcept nogil:
+    """Transform the weights of one output channel, a vector of input channels at a time."""
+    cdef real g[9 * LANES]  # lanes beyond the last channel hold what they may: nobody reads them
+    cdef vec a[9]
+    cdef vec half[18]
+    cdef vec u[ELEMENTS]
+    cdef const real* w = p.w + (p.first + row) * p.w_per_filter
+    cdef real* to = p.weights + row * p.pitch
+    cdef Py_ssize_t block, c, lane, i, j
+    for block in range(p.pitch // LANES):
+        c = block * LANES
+        for lane in range(min(<Py_ssize_t> LANES, p.C - c)):
+            for i in range(3):
+                for j in range(3):
+                    g[(3 * i + j) * LANES + lane] = w[i * p.w_per_row + j * p.w_per_col]
+            w += p.w_per_channel
+        for i in range(9):
+            a[i] = load(g + i * LANES)
+        for j in range(3):
+            transform_weights(a + j, 3, half + j, 3)
+        for i in range(REACH):
+            transform_weights(half + 3 * i, 1, u + REACH * i, 1)
+        for i in range(ELEMENTS):
+            store(to + i * p.weights_plane + c, u[i])
+
+
+cdef void inputs_item(const Problem* p, Py_ssize_t item) noexcept nogil:
+    """Transform some channels of one panel."""
+    cdef Py_ssize_t panel = item % p.panels, first = item // p.panels * CHANNELS, c
+    cdef Run runs[PANEL]
+    cdef int run_count = runs_of(&p.tiling, (p.panel + panel) * PANEL, runs)
+    for c in range(first, min(p.C, first + CHANNELS)):
+        read_tiles(
+            &p.images, c, run_count, runs,
+            p.inputs + panel * ELEMENTS * p.input_plane + c * PANEL, p.input_plane,
+        )
+
+
+cdef Py_ssize_t item_scratch(const Problem* p, bint own_inputs) noexcept nogil:
+    """Bytes that `panel_item` carves from its scratch."""
+    return (
+        2 * round_to_line(p.C * sizeof(Py_ssize_t))
+        + round_to_line(ELEMENTS * p.output_plane * sizeof(real))
+        + (round_to_line(ELEMENTS * p.input_plane * sizeof(real)) if own_inputs else 0)
+    )
+
+
+cdef int panel_item(const Problem* p, Py_ssize_t panel, char* scratch) noexcept nogil:
+    """One panel of tiles; returns 1 if a result is not finite."""
+    cdef Py_ssize_t* channels = <Py_ssize_t*> carve(&scratch, p.C * sizeof(Py_ssize_t))
+    cdef Py_ssize_t* input_rows = <Py_ssize_t*> carve(&scratch, p.C * sizeof(Py_ssize_t))
+    cdef real* outputs = <real*> carve(&scratch, ELEMENTS * p.output_plane * sizeof(real))
+    cdef real* inputs = p.inputs
+    cdef const real* rows[MAX_ROWS]
+    cdef Run runs[PANEL]
+    cdef int run_count = runs_of(&p.tiling, panel * PANEL, runs), R, r, VN = 2, least_rows = 4, most_rows = 6, bad = 0
+    cdef Py_ssize_t c, o, e
+    for c in range(p.C):
+        channels[c] = c
+        input_rows[c] = c * PANEL
+    if inputs != NULL:
+        inputs += (panel - p.panel) * ELEMENTS * p.input_plane
+    else:
+        inputs = <real*> scratch
+        for c in range(p.C):
+            read_tiles(&p.images, c, run_count, runs, inputs + c * PANEL, p.input_plane)
+    if runs[run_count - 1].lane + runs[run_count - 1].tiles <= LANES:
+        VN, least_rows, most_rows = 1, MAX_ROWS, MAX_ROWS
+    for e in range(ELEMENTS):
+        o = 0
+        while o < p.rows:
+            # There is no smaller tile; its last rows may repeat a row.
+            R = max(least_rows, even_rows(p.rows - o, most_rows))
+            for r in range(R):
+                rows[r] = p.weights + e * p.weights_plane + min(o + r, p.rows - 1) * p.pitch
+            tile(R, VN, p.C, rows, channels, inputs + e * p.input_plane, input_rows,
+                 outputs + e * p.output_plane + o * PANEL, PANEL, NULL, False)
+            o += R
+    for o in range(p.rows):
+        bad |= write_tiles(p, p.first + o, run_count, runs, outputs + o * PANEL)
+    return bad
+
+
+cdef inline int write_tiles(
+    const Problem* p, Py_ssize_t o, int run_count, const Run* runs, const real* outputs,
+) noexcept nogil:
+    """The panel's tiles of one output channel, from outputs[element, tile]; 1 if one is not finite."""
+    cdef vec m[ELEMENTS]
+    cdef vec half[SIDE * REACH]
+    cdef vec y[SIDE * SIDE]
+    cdef real z[SIDE * SIDE * PITCH]
+    cdef vec zeros = splat(0), bias = splat(p.bias[o] if p.bias != NULL else 0)
+    cdef real lanes[LANES]
+    cdef real* row
+    cdef Py_ssize_t i, j, v, rows, cols
+    cdef int run
+    for v in range(2):
+        for i in range(ELEMENTS):
+            m[i] = load(outputs + i * p.output_plane + v * LANES)
+        for j in range(REACH):
+            transform_output(m + j, REACH, half + j, REACH)
+        for i in range(SIDE):
+            transform_output(half + REACH * i, 1, y + SIDE * i, 1)
+        for i in range(SIDE * SIDE):
+            y[i] = add(y[i], bias)
+            zeros = add(zeros, subtract(y[i], y[i]))
+            store(z + i * PITCH + v * LANES, y[i])
+    for run in range(run_count):
+        rows = min(<Py_ssize_t> SIDE, p.P - runs[run].row * SIDE)
+        for i in range(rows):
+            row = (
+                p.out + ((runs[run].image * p.O + o) * p.P + runs[run].row * SIDE + i) * p.Q
+                + runs[run].col * SIDE
+            )
+            cols = min(runs[run].tiles * SIDE, p.Q - runs[run].col * SIDE)
+            write_row(z + i * SIDE * PITCH + runs[run].lane, cols, row)
+    store(lanes, zeros)
+    for i in range(LANES):
+        if lanes[i] != 0:
+            return 1
+    return 0
+
+
+cdef inline void write_row(const real* z, Py_ssize_t cols, real* row) noexcept nogil:
+    """row[4*tile + j] = z[j, tile]"""
+    cdef real line[SIDE * LANES]
+    cdef Py_ssize_t i
+    while cols >= SIDE * LANES:
+        collect(z, row)
+        z += LANES
+        row += SIDE * LANES
+        cols -= SIDE * LANES
+    if cols:
+        collect(z, line)
+        for i in range(cols):
+            row[i] = line[i]

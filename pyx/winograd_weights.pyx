@@ -1,0 +1,236 @@
+"""Convolution 3x3 with stride 1 by Winograd's F(4x4, 3x3): gradient with respect to the weights.
+
+    dg = G' [sum over tiles of (A dY A') * (B' d B)] G
+
+transforms.pxd has the algorithm. A slab of tiles is transformed first, inputs as [channel][tile] and
+output gradients as [tile][channel]; then each of the 36 elements is a matrix product over the
+tiles, which work items compute for a block of input and output channels each.
+"""
+
+from cython.parallel cimport prange, threadid
+from libc.stdlib cimport free
+from libc.string cimport memset
+
+from scratch cimport allocate, carve, piece_of, round_to_line
+from signals cimport PyErr_CheckSignals
+from simd cimport LANES, add, load, real, splat, store, subtract, vec
+from taps cimport ceil_div
+from tile cimport MAX_ROWS, even_rows, tile
+from transforms cimport (
+    ELEMENTS, PAD, PANEL, REACH, SIDE, Images, Run, Tiling, images_of, read_tiles, runs_of, tiling_of,
+    transform_output_gradient, transform_weights_gradient,
+)
+cdef enum:
+    WIDTH = PANEL  # output channels of a block
+    CHANNELS = 24  # input channels of a block: its sums, 36 x 24 x WIDTH, stay in the second-level cache
+    # Bytes of transformed tiles at a time, which all threads share.
+    SLAB_BYTES = 3 << 20
+    SLAB_TILES = 256
+
+
+cdef struct Problem:
+    Images images
+    const real* dz
+    real* dw
+    Py_ssize_t O, P, Q
+    Tiling tiling
+    Py_ssize_t column_blocks  # of WIDTH output channels
+    Py_ssize_t first, tiles  # the slab of tiles at work
+    Py_ssize_t slab  # tiles of a full one
+    real* inputs  # transformed: [element][channel][tile]
+    real* gradients  # transformed: [column block][element][tile][channel]
+    Py_ssize_t input_plane, gradient_plane
+
+
+def winograd_weights(
+    const real[:, :, :, ::1] x, const real[:, :, :, ::1] dz, real[:, :, :, ::1] dw, tuple pad, int threads,
+):
+    """What `correlate_weights` computes for a 3x3 kernel, without stride and upsampling.
+
+    Returns whether all results are finite; if not, none may be used (see `winograd`).
+    """
+    cdef Problem p
+    p.O, p.P, p.Q = dz.shape[1], dz.shape[2], dz.shape[3]
+    p.dw = &dw[0, 0, 0, 0]
+    memset(p.dw, 0, p.O * x.shape[1] * 9 * sizeof(real))
+    if x.shape[0] == 0:
+        return True
+    p.images = images_of(x, pad)
+    p.dz = &dz[0, 0, 0, 0]
+    p.tiling = tiling_of(x.shape[0], p.P, p.Q)
+    return sum_slabs(&p, threads)
+
+
+cdef bint sum_slabs(Problem* p, int threads) except -1:
+    cdef Py_ssize_t size, tile_size, inputs_size
+    cdef char* shared = NULL
+    cdef char* scratch = NULL
+    p.column_blocks = ceil_div(p.O, WIDTH)
+    tile_size = ELEMENTS * (p.images.C + p.column_blocks * WIDTH) * sizeof(real)
+    p.slab = max(<Py_ssize_t> PANEL, min(<Py_ssize_t> SLAB_TILES, SLAB_BYTES // tile_size) // PANEL * PANEL)
+    p.slab = ceil_div(p.tiling.count, ceil_div(p.tiling.count, p.slab))
+    p.slab = ceil_div(p.slab, PANEL) * PANEL
+    p.input_plane = p.images.C * p.slab + PAD
+    p.gradient_plane = p.slab * WIDTH + PAD
+    inputs_size = round_to_line(ELEMENTS * p.input_plane * sizeof(real))
+    size = item_scratch(p)
+    try:
+        shared = allocate(
+            1, inputs_size + p.column_blocks * ELEMENTS * p.gradient_plane * <Py_ssize_t> sizeof(real)
+        )
+        p.inputs = <real*> piece_of(shared, 0, 0)
+        p.gradients = p.inputs + inputs_size // <Py_ssize_t> sizeof(real)
+        scratch = allocate(threads, size)
+        for p.first in range(0, p.tiling.count, p.slab):
+            p.tiles = min(p.slab, p.tiling.count - p.first)
+            if not sum_slab(p, scratch, size, threads):
+                return False
+            PyErr_CheckSignals()
+    finally:
+        free(shared)
+        free(scratch)
+    return True
+
+
+cdef bint sum_slab(const Problem* p, char* scratch, Py_ssize_t size, int threads) noexcept nogil:
+    cdef Py_ssize_t panels = ceil_div(p.tiles, PANEL), item
+    cdef int bad = 0
+    for item in prange(panels * p.images.C, schedule="static", num_threads=threads):
+        inputs_item(p, item % panels, item // panels)
+    for item in prange(panels * p.column_blocks, schedule="static", num_threads=threads):
+        gradients_item(p, item % panels, item // panels)
+    for item in prange(
+        ceil_div(p.images.C, CHANNELS) * p.column_blocks,
+        schedule="dynamic", chunksize=1, num_threads=threads,
+    ):
+        bad += sums_item(
+            p, item // p.column_blocks, item % p.column_blocks, piece_of(scratch, size, threadid())
+        )
+    return not bad
+
+
+cdef void inputs_item(const Problem* p, Py_ssize_t panel, Py_ssize_t c) noexcept nogil:
+    """Transform one channel of one panel of inputs."""
+    cdef Run runs[PANEL]
+    cdef int run_count = runs_of(&p.tiling, p.first + panel * PANEL, runs)
+    read_tiles(
+        &p.images, c, run_count, runs, p.inputs + c * p.slab + panel * PANEL, p.input_plane
+    )
+
+
+cdef void gradients_item(const Problem* p, Py_ssize_t panel, Py_ssize_t block) noexcept nogil:
+    """Transform one panel of a block of channels of dz, with channels as the lanes."""
+    cdef real z[PANEL * SIDE * SIDE * WIDTH]  # [tile][row][column][channel]
+    cdef vec y[SIDE * SIDE]
+    cdef vec half[REACH * SIDE]
+    cdef vec m[ELEMENTS]
+    cdef Run runs[PANEL]
+    cdef Run run
+    cdef int run_count = runs_of(&p.tiling, p.first + panel * PANEL, runs)
+    cdef Py_ssize_t o, r, t, i, j, v
+    cdef const real* plane
+    cdef real* to
+    memset(z, 0, sizeof(z))
+    for o in range(min(<Py_ssize_t> WIDTH, p.O - block * WIDTH)):
+        for r in range(run_count):
+            run = runs[r]
+            plane = p.dz + (run.image * p.O + block * WIDTH + o) * p.P * p.Q
+            for i in range(min(<Py_ssize_t> SIDE, p.P - run.row * SIDE)):
+                to = z + (run.lane * SIDE + i) * SIDE * WIDTH + o
+                copy_row(
+                    plane + (run.row * SIDE + i) * p.Q + run.col * SIDE,
+                    min(run.tiles * SIDE, p.Q - run.col * SIDE), to,
+                )
+    to = p.gradients + block * ELEMENTS * p.gradient_plane + panel * PANEL * WIDTH
+    for t in range(PANEL):
+        for v in range(2):
+            for i in range(SIDE * SIDE):
+                y[i] = load(z + (t * SIDE * SIDE + i) * WIDTH + v * LANES)
+            for j in range(SIDE):
+                transform_output_gradient(y + j, SIDE, half + j, SIDE)
+            for i in range(REACH):
+                transform_output_gradient(half + SIDE * i, 1, m + REACH * i, 1)
+            for i in range(ELEMENTS):
+                store(to + i * p.gradient_plane + t * WIDTH + v * LANES, m[i])
+
+
+cdef inline void copy_row(const real* row, Py_ssize_t count, real* to) noexcept nogil:
+    """to[tile, 0, j] = row[4*tile + j], in the layout of `gradients_item`."""
+    cdef Py_ssize_t t, j
+    for t in range(count // SIDE):
+        for j in range(SIDE):
+            to[(t * SIDE * SIDE + j) * WIDTH] = row[t * SIDE + j]
+    t = count // SIDE
+    for j in range(count % SIDE):
+        to[(t * SIDE * SIDE + j) * WIDTH] = row[t * SIDE + j]
+
+
+cdef Py_ssize_t item_scratch(const Problem* p) noexcept nogil:
+    """Bytes that `sums_item` carves from its scratch."""
+    return (
+        2 * round_to_line(p.slab * sizeof(Py_ssize_t))
+        + round_to_line((ELEMENTS * CHANNELS + MAX_ROWS) * WIDTH * sizeof(real))
+    )
+
+
+cdef int sums_item(
+    const Problem* p, Py_ssize_t row_block, Py_ssize_t column_block, char* scratch,
+) noexcept nogil:
+    """What a slab adds to dw, for a block of input and one of output channels; 1 if not all is finite."""
+    cdef Py_ssize_t* tiles = <Py_ssize_t*> carve(&scratch, p.slab * sizeof(Py_ssize_t))
+    cdef Py_ssize_t* gradient_rows = <Py_ssize_t*> carve(&scratch, p.slab * sizeof(Py_ssize_t))
+    cdef real* sums = <real*> scratch  # [element][input channel][output channel]
+    cdef const real* rows[MAX_ROWS]
+    cdef Py_ssize_t first = row_block * CHANNELS, count = min(<Py_ssize_t> CHANNELS, p.images.C - first)
+    cdef Py_ssize_t t, e, c, v
+    cdef int R, r, bad = 0
+    for t in range(p.tiles):
+        tiles[t] = t
+        gradient_rows[t] = t * WIDTH
+    for e in range(ELEMENTS):
+        c = 0
+        while c < count:
+            # There is no smaller tile; its last rows may repeat a channel, and are overwritten.
+            R = max(4, even_rows(count - c, 6))
+            for r in range(R):
+                rows[r] = p.inputs + e * p.input_plane + (first + min(c + r, count - 1)) * p.slab
+            tile(R, 2, p.tiles, rows, tiles,
+                 p.gradients + (column_block * ELEMENTS + e) * p.gradient_plane, gradient_rows,
+                 sums + (e * CHANNELS + c) * WIDTH, WIDTH, NULL, False)
+            c += R
+    for c in range(count):
+        for v in range(2):
+            bad |= add_filters(p, first + c, column_block * WIDTH + v * LANES, sums + c * WIDTH + v * LANES)
+    return bad
+
+
+cdef inline int add_filters(
+    const Problem* p, Py_ssize_t c, Py_ssize_t o, const real* sums,
+) noexcept nogil:
+    """Transform sums[element, lane] and add it to dw[o + lane, c]; 1 if not all is finite."""
+    cdef vec u[ELEMENTS]
+    cdef vec half[3 * REACH]
+    cdef vec g[9]
+    cdef real filters[9 * LANES]
+    cdef real lanes[LANES]
+    cdef vec zeros = splat(0)
+    cdef Py_ssize_t i, j, lane
+    cdef real* dw = p.dw + (o * p.images.C + c) * 9
+    for i in range(ELEMENTS):
+        u[i] = load(sums + i * CHANNELS * WIDTH)
+    for j in range(REACH):
+        transform_weights_gradient(u + j, REACH, half + j, REACH)
+    for i in range(3):
+        transform_weights_gradient(half + REACH * i, 1, g + 3 * i, 1)
+    for i in range(9):
+        zeros = add(zeros, subtract(g[i], g[i]))
+        store(filters + i * LANES, g[i])
+    for lane in range(min(<Py_ssize_t> LANES, p.O - o)):
+        for i in range(9):
+            dw[i] += filters[i * LANES + lane]
+        dw += p.images.C * 9
+    store(lanes, zeros)
+    for i in range(LANES):
+        if lanes[i] != 0:
+            return 1
+    return 0
