@@ -103,12 +103,11 @@ cdef int correlate_phase(Problem* p, int threads) except -1:
 cdef Py_ssize_t correlate_scratch(const Problem* p) noexcept nogil:
     """Bytes that `correlate_item` carves from its scratch."""
     cdef Py_ssize_t pixels = block_pixels(&p.grid), taps = chunk_taps(&p.grid)
-    cdef Py_ssize_t lanes = pixels + 8 * LANES  # room for the last, padded panel of any width
     return (
         round_to_line((prepared_size(&p.grid) + LANES) * sizeof(real))
         + 2 * round_to_line(pixels * sizeof(Py_ssize_t))
         + 3 * round_to_line(taps * sizeof(Py_ssize_t))
-        + round_to_line((taps * lanes + LANES) * sizeof(real))
+        + round_to_line((taps * 8 + 1) * LANES * sizeof(real))  # a panel of any width
     )
 
 
@@ -128,11 +127,13 @@ cdef void correlate_item(const Problem* p, Py_ssize_t item, char* scratch) noexc
     cdef Py_ssize_t* taps = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
     cdef Py_ssize_t* weights = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
     cdef Py_ssize_t* panel_rows = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
-    cdef real* panels = <real*> scratch
+    cdef real* gathered = <real*> scratch
+    cdef const real* columns
+    cdef const Py_ssize_t* offsets
 
     cdef Chunk chunk
     cdef Image image
-    cdef Py_ssize_t index, count, tap_count, panel, i, o, row, col
+    cdef Py_ssize_t index, count, tap_count, panel, panels, row_panels, i, o, row, col, lane, lanes
     cdef int R, r
     cdef const real* rows[MAX_ROWS]
 
@@ -158,33 +159,30 @@ cdef void correlate_item(const Problem* p, Py_ssize_t item, char* scratch) noexc
         tap_count = tabulate_taps(
             grid, &chunk, &image, p.w_per_channel, p.w_per_row, p.w_per_col, taps, weights
         )
-        if not direct:
-            for panel in range(ceil_div(count, width)):
-                i = panel * width
-                gather_panel(image.data, taps, tap_count, pixels + i, min(width, count - i), VN,
-                             panels + i * tap_count)
-        o = o_first
-        while o < o_last:
-            R = even_rows(o_last - o, 6)
-            for r in range(R):
-                rows[r] = p.w + (o + r) * p.w_per_filter
+        row_panels = ceil_div(block.cols, width)
+        panels = count // block.cols * row_panels if direct else ceil_div(count, width)
+        # Panel by panel, so that one stays in the first-level cache while all rows of W pass by.
+        for panel in range(panels):
             if direct:
-                for row in range(count // block.cols):
-                    for panel in range(ceil_div(block.cols, width)):
-                        # The last tile of a row is moved left to end with it: it reads nothing
-                        # beyond, and writes only the outputs that are still missing.
-                        col = min(panel * width, block.cols - width)
-                        i = row * block.cols + col
-                        correlate_tile(p, R, VN, tap_count, rows, weights,
-                                       image.data + pixels[i], taps,
-                                       outs + i, panel * width - col, width, o, index > 0)
+                # The last tile of a row is moved left to end with it: it reads nothing beyond, and
+                # writes only the outputs that are still missing.
+                row, lane = panel // row_panels, panel % row_panels * width
+                col = min(lane, block.cols - width)
+                i = row * block.cols + col
+                columns, offsets, lane, lanes = image.data + pixels[i], taps, lane - col, width
             else:
-                for panel in range(ceil_div(count, width)):
-                    i = panel * width
-                    correlate_tile(p, R, VN, tap_count, rows, weights,
-                                   panels + i * tap_count, panel_rows,
-                                   outs + i, 0, min(width, count - i), o, index > 0)
-            o += R
+                i, lane = panel * width, 0
+                lanes = min(width, count - i)
+                gather_panel(image.data, taps, tap_count, pixels + i, lanes, VN, gathered)
+                columns, offsets = gathered, panel_rows
+            o = o_first
+            while o < o_last:
+                R = even_rows(o_last - o, 6)
+                for r in range(R):
+                    rows[r] = p.w + (o + r) * p.w_per_filter
+                correlate_tile(p, R, VN, tap_count, rows, weights, columns, offsets,
+                               outs + i, lane, lanes, o, index > 0)
+                o += R
 
 
 cdef inline void gather_panel(
@@ -196,24 +194,20 @@ cdef inline void gather_panel(
     Pixels come in runs of neighbours, rows of the image. A run is copied by whole vectors, the last
     of which may reach up to LANES - 1 numbers too far: in the panel the next run puts that right.
     """
-    cdef Py_ssize_t starts[8 * LANES]
-    cdef Py_ssize_t lanes[8 * LANES]
-    cdef Py_ssize_t width = VN * LANES, runs = 0, lane = 0, length, t, r
+    cdef Py_ssize_t width = VN * LANES, lane = 0, length, t
+    cdef const real* run
+    cdef real* to
     while lane < width:
-        lanes[runs] = lane
+        run, length = image + pixels[0], LANES
         if lane < count:
-            starts[runs] = pixels[lane]
-            length = 1
+            run, length = image + pixels[lane], 1
             while length < LANES and lane + length < count and pixels[lane + length] == pixels[lane] + length:
                 length += 1
-        else:
-            starts[runs], length = pixels[0], LANES
+        to = panel + lane
+        for t in range(tap_count):
+            store(to, load(run + taps[t]))
+            to += width
         lane += length
-        runs += 1
-    for t in range(tap_count):
-        for r in range(runs):
-            store(panel + lanes[r], load(image + taps[t] + starts[r]))
-        panel += width
 
 
 cdef inline void correlate_tile(
