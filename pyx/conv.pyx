@@ -107,7 +107,7 @@ cdef Py_ssize_t correlate_scratch(const Problem* p) noexcept nogil:
         round_to_line((prepared_size(&p.grid) + LANES) * sizeof(real))
         + 2 * round_to_line(pixels * sizeof(Py_ssize_t))
         + 3 * round_to_line(taps * sizeof(Py_ssize_t))
-        + round_to_line((taps * 8 + 1) * LANES * sizeof(real))  # a panel of any width
+        + round_to_line(taps * 9 * LANES * sizeof(real))  # a panel of any width
     )
 
 
@@ -118,6 +118,8 @@ cdef void correlate_item(const Problem* p, Py_ssize_t item, char* scratch) noexc
     cdef Py_ssize_t o_last = min(p.O, o_first + p.rows)
     cdef int VN = vectors_for(even_rows(o_last - o_first, 6))
     cdef Py_ssize_t width = VN * LANES
+    # Runs are whole vectors, or a panel needs room for lanes too many.
+    cdef Py_ssize_t pitch = width if block.cols % LANES == 0 else width + LANES
     cdef bint direct = o_last - o_first <= DIRECT_ROWS and block.cols >= width
 
     cdef Py_ssize_t most_pixels = block_pixels(grid), most_taps = chunk_taps(grid)
@@ -148,7 +150,7 @@ cdef void correlate_item(const Problem* p, Py_ssize_t item, char* scratch) noexc
         return
 
     for i in range(most_taps):
-        panel_rows[i] = i * width
+        panel_rows[i] = i * pitch
     for index in range(grid.chunks):
         chunk = chunk_at(grid, index)
         # A panel's last vector may read beyond a row: only whole vectors may be read in place.
@@ -173,7 +175,7 @@ cdef void correlate_item(const Problem* p, Py_ssize_t item, char* scratch) noexc
             else:
                 i, lane = panel * width, 0
                 lanes = min(width, count - i)
-                gather_panel(image.data, taps, tap_count, pixels + i, lanes, VN, gathered)
+                gather_panel(image.data, taps, tap_count, pixels + i, lanes, VN, pitch, gathered)
                 columns, offsets = gathered, panel_rows
             o = o_first
             while o < o_last:
@@ -187,17 +189,17 @@ cdef void correlate_item(const Problem* p, Py_ssize_t item, char* scratch) noexc
 
 cdef inline void gather_panel(
     const real* image, const Py_ssize_t* taps, Py_ssize_t tap_count,
-    const Py_ssize_t* pixels, Py_ssize_t count, int VN, real* panel,
+    const Py_ssize_t* pixels, Py_ssize_t count, int VN, Py_ssize_t pitch, real* panel,
 ) noexcept nogil:
     """panel[tap][lane] = image[pixels[lane] + taps[tap]]; lanes beyond `count` hold any of those.
 
-    Pixels come in runs of neighbours, rows of the image. A run is copied by whole vectors, the last
-    of which may reach up to LANES - 1 numbers too far: in the panel the next run puts that right.
+    Pixels come in runs of neighbours, rows of the image. A run is copied by whole vectors, which may
+    reach up to LANES - 1 lanes too far: the next run puts that right, and `pitch` leaves room.
     """
-    cdef Py_ssize_t width = VN * LANES, lane = 0, length, t
+    cdef Py_ssize_t lane = 0, length, t
     cdef const real* run
     cdef real* to
-    while lane < width:
+    while lane < VN * LANES:
         run, length = image + pixels[0], LANES
         if lane < count:
             run, length = image + pixels[lane], 1
@@ -206,7 +208,7 @@ cdef inline void gather_panel(
         to = panel + lane
         for t in range(tap_count):
             store(to, load(run + taps[t]))
-            to += width
+            to += pitch
         lane += length
 
 

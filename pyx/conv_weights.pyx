@@ -11,7 +11,9 @@ from libc.string cimport memset
 
 from scratch cimport allocate, carve, piece_of, round_to_line
 from signals cimport MACS_BETWEEN_SIGNALS, PyErr_CheckSignals, items_until_signals
-from simd cimport LANES, add, horizontal_sum, load, real, splat, vec
+from simd cimport (
+    LANES, LANES_LOG2, add, high, horizontal_sum, load, low, real, splat, store, vec,
+)
 from taps cimport (
     Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
     phase_of, phases, prepare, prepared_size, tabulate_pixels, tabulate_taps,
@@ -34,7 +36,7 @@ cdef struct Problem:
     real* dw
     real* copies  # of dw, one for every slab but the first
     Py_ssize_t O, dw_size, dw_per_filter, dw_per_channel, dw_per_row
-    Py_ssize_t dz_per_channel, dz_per_row
+    Py_ssize_t dz_size, dz_per_channel, dz_per_row
     Py_ssize_t columns, column_parts  # output channels to an item, and how many such parts
     Py_ssize_t slabs  # the blocks are dealt to so many items, each with a dw of its own,
     Py_ssize_t rounds, round  # and these take their blocks in so many rounds, to look at signals
@@ -64,6 +66,7 @@ def correlate_weights(
         return
     p.grid.x = &x[0, 0, 0, 0]
     p.dz = &dz[0, 0, 0, 0]
+    p.dz_size = dz.shape[0] * dz.shape[1] * dz.shape[2] * dz.shape[3]
     p.dz_per_row = dz.shape[3]
     p.dz_per_channel = dz.shape[2] * dz.shape[3]
     for phase_h in range(min(dz.shape[2], phases(sh, uh))):
@@ -135,7 +138,7 @@ cdef Py_ssize_t weights_scratch(const Problem* p) noexcept nogil:
         + 3 * round_to_line(pixels * sizeof(Py_ssize_t))
         + 2 * round_to_line(taps * sizeof(Py_ssize_t))
         + round_to_line((taps + MAX_ROWS) * columns * sizeof(real))
-        + round_to_line(pixels * 3 * LANES * sizeof(real))
+        + round_to_line((pixels + LANES) * 3 * LANES * sizeof(real))
     )
 
 
@@ -188,8 +191,9 @@ cdef void weights_item(const Problem* p, Py_ssize_t item, char* scratch) noexcep
         )
         for group in range(padded // width):
             o = group * width
-            gather_columns(p.dz + (o_first + o) * p.dz_per_channel, p.dz_per_channel,
-                           min(width, o_count - o), outs, count, width, panels)
+            i = (o_first + o) * p.dz_per_channel
+            gather_columns(p.dz + i, p.dz_per_channel, min(width, o_count - o), p.dz_size - i,
+                           outs, count, width, panels)
             t = 0
             while t < tap_count:
                 R = max(least_rows, even_rows(tap_count - t, most_rows))
@@ -212,17 +216,47 @@ cdef inline real* copy_for(const Problem* p, Py_ssize_t slab) noexcept nogil:
 
 
 cdef inline void gather_columns(
-    const real* dz, Py_ssize_t per_channel, Py_ssize_t channels,
+    const real* dz, Py_ssize_t per_channel, Py_ssize_t channels, Py_ssize_t readable,
     const Py_ssize_t* outs, Py_ssize_t count, Py_ssize_t width, real* panel,
 ) noexcept nogil:
-    """panel[pixel][channel] = dz[channel][outs[pixel]], zero from `channels` to width."""
-    cdef Py_ssize_t i, c
-    for i in range(count):
-        for c in range(channels):
-            panel[c] = dz[c * per_channel + outs[i]]
-        for c in range(channels, width):
-            panel[c] = 0
-        panel += width
+    """panel[pixel][channel] = dz[channel][outs[pixel]], zero from `channels` to width.
+
+    Runs of neighbours are transposed in registers, LANES pixels of LANES channels at a time. What is
+    read beyond a run is written over by the next one, or lies beyond the last pixel, where the panel
+    has room; but no more than `readable` numbers of dz are there to be read.
+    """
+    cdef vec corner[LANES]
+    cdef Py_ssize_t i = 0, group, c, channel, lane, length
+    while i < count:
+        length = 1
+        while length < LANES and i + length < count and outs[i + length] == outs[i] + length:
+            length += 1
+        if length > 1 and (channels - 1) * per_channel + outs[i] + LANES <= readable:
+            for group in range(width // LANES):
+                c = group * LANES
+                for lane in range(LANES):
+                    channel = c + lane
+                    corner[lane] = load(dz + channel * per_channel + outs[i]) if channel < channels else splat(0)
+                transpose(corner)
+                for lane in range(LANES):
+                    store(panel + (i + lane) * width + c, corner[lane])
+        else:
+            length = 1
+            for c in range(width):
+                panel[i * width + c] = dz[c * per_channel + outs[i]] if c < channels else 0
+        i += length
+
+
+cdef inline void transpose(vec* corner) noexcept nogil:
+    """Exchange rows and columns: shuffle the halves together, like cards, log2(LANES) times."""
+    cdef vec shuffled[LANES]
+    cdef int times, i
+    for times in range(LANES_LOG2):
+        for i in range(LANES // 2):
+            shuffled[2 * i] = low(corner[i], corner[LANES // 2 + i])
+            shuffled[2 * i + 1] = high(corner[i], corner[LANES // 2 + i])
+        for i in range(LANES):
+            corner[i] = shuffled[i]
 
 
 # ---- gradient with respect to the bias -----------------------------------------------------------

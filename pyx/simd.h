@@ -28,7 +28,7 @@ typedef int64_t lane_int;
 #define FASTCONV_VECTOR_BYTES 16
 #endif
 
-enum { LANES = FASTCONV_VECTOR_BYTES / sizeof(real) };
+enum { LANES = FASTCONV_VECTOR_BYTES / sizeof(real), LANES_LOG2 = __builtin_ctz(FASTCONV_VECTOR_BYTES / sizeof(real)) };
 
 typedef real vec __attribute__((vector_size(FASTCONV_VECTOR_BYTES)));
 /* The same, in memory of any alignment. */

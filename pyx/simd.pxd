@@ -6,6 +6,7 @@ cdef extern from "simd.h" nogil:
     ctypedef double vec
     enum:
         LANES
+        LANES_LOG2
 
     vec load(const real* source)
     void store(real* target, vec value)
