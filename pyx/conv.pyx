@@ -22,6 +22,9 @@ cdef enum:
     # Up to this many output channels, gathering a panel costs more than it saves: each number
     # gathered is used by too few rows.
     DIRECT_ROWS = 16
+    # The same for images narrower than a tile, where tiles go over the ends of rows.
+    NARROW_DIRECT_ROWS = 6
+    NOWHERE = -1  # the place of a lane that belongs to no output
     # With fewer blocks than this, output channels are divided over the work items as well.
     FEW_BLOCKS = 8
 
@@ -105,7 +108,8 @@ cdef Py_ssize_t correlate_scratch(const Problem* p) noexcept nogil:
     cdef Py_ssize_t pixels = block_pixels(&p.grid), taps = chunk_taps(&p.grid)
     return (
         round_to_line((prepared_size(&p.grid) + LANES) * sizeof(real))
-        + 2 * round_to_line(pixels * sizeof(Py_ssize_t))
+        + round_to_line(pixels * sizeof(Py_ssize_t))
+        + round_to_line((pixels + 8 * LANES) * sizeof(Py_ssize_t))
         + 3 * round_to_line(taps * sizeof(Py_ssize_t))
         + round_to_line(taps * 9 * LANES * sizeof(real))  # a panel of any width
     )
@@ -120,24 +124,24 @@ cdef void correlate_item(const Problem* p, Py_ssize_t item, char* scratch) noexc
     cdef Py_ssize_t width = VN * LANES
     # Runs are whole vectors, or a panel needs room for lanes too many.
     cdef Py_ssize_t pitch = width if block.cols % LANES == 0 else width + LANES
-    cdef bint direct = o_last - o_first <= DIRECT_ROWS and block.cols >= width
+    cdef bint direct = (
+        o_last - o_first <= (DIRECT_ROWS if block.cols >= width else NARROW_DIRECT_ROWS)
+        and block.rows * block.cols >= width
+    )
 
     cdef Py_ssize_t most_pixels = block_pixels(grid), most_taps = chunk_taps(grid)
     cdef real* image_scratch = <real*> carve(&scratch, (prepared_size(grid) + LANES) * sizeof(real))
     cdef Py_ssize_t* pixels = <Py_ssize_t*> carve(&scratch, most_pixels * sizeof(Py_ssize_t))
-    cdef Py_ssize_t* outs = <Py_ssize_t*> carve(&scratch, most_pixels * sizeof(Py_ssize_t))
+    cdef Py_ssize_t* outs = <Py_ssize_t*> carve(&scratch, (most_pixels + 8 * LANES) * sizeof(Py_ssize_t))
     cdef Py_ssize_t* taps = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
     cdef Py_ssize_t* weights = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
     cdef Py_ssize_t* panel_rows = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
-    cdef real* gathered = <real*> scratch
-    cdef const real* columns
-    cdef const Py_ssize_t* offsets
+    cdef real* panel = <real*> scratch
 
     cdef Chunk chunk
     cdef Image image
-    cdef Py_ssize_t index, count, tap_count, panel, panels, row_panels, i, o, row, col, lane, lanes
-    cdef int R, r
-    cdef const real* rows[MAX_ROWS]
+    cdef Py_ssize_t index, count, tap_count, i, n, o
+    cdef bint neighbours
 
     if grid.chunks == 0:  # a phase that no tap meets
         image.per_image = image.per_row = 0
@@ -161,30 +165,60 @@ cdef void correlate_item(const Problem* p, Py_ssize_t item, char* scratch) noexc
         tap_count = tabulate_taps(
             grid, &chunk, &image, p.w_per_channel, p.w_per_row, p.w_per_col, taps, weights
         )
-        row_panels = ceil_div(block.cols, width)
-        panels = count // block.cols * row_panels if direct else ceil_div(count, width)
+        if direct:
+            for n in range(block.images):
+                direct_image(p, &block, &image, n, tap_count, weights, taps, VN, o_first, o_last, index > 0)
+            continue
+        for i in range(count, ceil_div(count, width) * width):
+            outs[i] = NOWHERE
         # Panel by panel, so that one stays in the first-level cache while all rows of W pass by.
-        for panel in range(panels):
-            if direct:
-                # The last tile of a row is moved left to end with it: it reads nothing beyond, and
-                # writes only the outputs that are still missing.
-                row, lane = panel // row_panels, panel % row_panels * width
-                col = min(lane, block.cols - width)
-                i = row * block.cols + col
-                columns, offsets, lane, lanes = image.data + pixels[i], taps, lane - col, width
-            else:
-                i, lane = panel * width, 0
-                lanes = min(width, count - i)
-                gather_panel(image.data, taps, tap_count, pixels + i, lanes, VN, pitch, gathered)
-                columns, offsets = gathered, panel_rows
-            o = o_first
-            while o < o_last:
-                R = even_rows(o_last - o, 6)
-                for r in range(R):
-                    rows[r] = p.w + (o + r) * p.w_per_filter
-                correlate_tile(p, R, VN, tap_count, rows, weights, columns, offsets,
-                               outs + i, lane, lanes, o, index > 0)
-                o += R
+        for n in range(ceil_div(count, width)):
+            i = n * width
+            gather_panel(image.data, taps, tap_count, pixels + i, min(width, count - i), VN, pitch, panel)
+            neighbours = outs[i + width - 1] == outs[i] + width - 1
+            correlate_panel(p, VN, tap_count, weights, panel, panel_rows, outs + i, neighbours,
+                            o_first, o_last, index > 0)
+
+
+cdef void direct_image(
+    const Problem* p, const Block* block, const Image* image, Py_ssize_t n,
+    Py_ssize_t tap_count, const Py_ssize_t* weights, const Py_ssize_t* taps,
+    int VN, Py_ssize_t o_first, Py_ssize_t o_last, bint accumulate,
+) noexcept nogil:
+    """Tiles straight on the n-th prepared image of a block, as if its rows were one long row.
+
+    A tile goes on into the next row; what it computes between the two belongs to no output. The
+    last tile is moved left to end with the image: it reads nothing beyond.
+    """
+    cdef const Grid* grid = &p.grid
+    cdef Py_ssize_t outs[8 * LANES]
+    cdef bint neighbours
+    cdef Py_ssize_t width = VN * LANES, pitch = image.per_row
+    cdef Py_ssize_t total = (block.rows - 1) * pitch + block.cols, at = 0, start, row, col, lane, first
+    first = (
+        (block.image + n) * p.O * p.out_per_channel
+        + (grid.h.out_first + block.row * grid.h.out_step) * p.out_per_row
+        + grid.w.out_first + block.col * grid.w.out_step
+    )
+    while at < total:
+        if at % pitch >= block.cols:
+            at += pitch - at % pitch
+            continue
+        start = min(at, total - width)
+        row, col = start // pitch, start % pitch
+        neighbours = start == at and grid.w.out_step == 1 and (
+            col + width <= block.cols or pitch == block.cols == grid.h.out_step * p.out_per_row
+        )
+        for lane in range(1 if neighbours else width):
+            outs[lane] = NOWHERE
+            if start + lane >= at and col < block.cols:
+                outs[lane] = first + row * grid.h.out_step * p.out_per_row + col * grid.w.out_step
+            col += 1
+            if col == pitch:
+                row, col = row + 1, 0
+        correlate_panel(p, VN, tap_count, weights, image.data + n * image.per_image + start, taps, outs,
+                        neighbours, o_first, o_last, accumulate)
+        at = start + width
 
 
 cdef inline void gather_panel(
@@ -212,27 +246,42 @@ cdef inline void gather_panel(
         lane += length
 
 
-cdef inline void correlate_tile(
-    const Problem* p, int R, int VN, Py_ssize_t tap_count,
-    const real** rows, const Py_ssize_t* weights, const real* columns, const Py_ssize_t* taps,
-    const Py_ssize_t* outs, Py_ssize_t lane_first, Py_ssize_t lane_last, Py_ssize_t o, bint accumulate,
+cdef void correlate_panel(
+    const Problem* p, int VN, Py_ssize_t tap_count, const Py_ssize_t* weights,
+    const real* columns, const Py_ssize_t* column_offsets, const Py_ssize_t* outs, bint neighbours,
+    Py_ssize_t o_first, Py_ssize_t o_last, bint accumulate,
 ) noexcept nogil:
-    """One tile of output channels o to o+R, and of its lanes those from lane_first to lane_last."""
-    cdef Py_ssize_t width = VN * LANES, lane
+    """All output channels of VN vectors of pixels, whose places in the result are `outs`.
+
+    As `neighbours` they follow on outs[0], and only that is read.
+    """
+    cdef Py_ssize_t width = VN * LANES, o = o_first, lane
     cdef real aside[MAX_ROWS * 8 * LANES]
-    cdef real* out = p.out + o * p.out_per_channel
-    cdef const real* bias = NULL
-    cdef int r
-    if p.bias != NULL and not accumulate:
-        bias = p.bias + o
-    if lane_first == 0 and lane_last == width and outs[width - 1] - outs[0] == width - 1:
-        tile(R, VN, tap_count, rows, weights, columns, taps, out + outs[0], p.out_per_channel,
-             bias, accumulate)
-        return
-    tile(R, VN, tap_count, rows, weights, columns, taps, aside, width, bias, False)
-    for r in range(R):
-        for lane in range(lane_first, lane_last):
-            if accumulate:
-                out[r * p.out_per_channel + outs[lane]] += aside[r * width + lane]
-            else:
-                out[r * p.out_per_channel + outs[lane]] = aside[r * width + lane]
+    cdef const real* rows[MAX_ROWS]
+    cdef const real* bias
+    cdef real* out
+    cdef real* target
+    cdef Py_ssize_t target_pitch
+    cdef int R, r
+    while o < o_last:
+        R = even_rows(o_last - o, 6)
+        for r in range(R):
+            rows[r] = p.w + (o + r) * p.w_per_filter
+        out = p.out + o * p.out_per_channel
+        bias = p.bias + o if p.bias != NULL and not accumulate else NULL
+        target, target_pitch = aside, width
+        if neighbours:
+            target, target_pitch = out + outs[0], p.out_per_channel
+        tile(R, VN, tap_count, rows, weights, columns, column_offsets, target, target_pitch,
+             bias, accumulate and neighbours)
+        if not neighbours:
+            for r in range(R):
+                for lane in range(width):
+                    if outs[lane] == NOWHERE:
+                        continue
+                    if accumulate:
+                        out[outs[lane]] += aside[r * width + lane]
+                    else:
+                        out[outs[lane]] = aside[r * width + lane]
+                out += p.out_per_channel
+        o += R
