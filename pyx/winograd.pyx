@@ -213,14 +213,14 @@ cdef int panel_item(const Problem* p, Py_ssize_t panel, char* scratch) noexcept 
                  outputs + e * p.output_plane + o * PANEL, PANEL, NULL, False)
             o += R
     for o in range(p.rows):
-        bad |= write_tiles(p, p.first + o, run_count, runs, outputs + o * PANEL)
+        bad |= write_tiles(p, p.first + o, VN, run_count, runs, outputs + o * PANEL)
     return bad
 
 
 cdef inline int write_tiles(
-    const Problem* p, Py_ssize_t o, int run_count, const Run* runs, const real* outputs,
+    const Problem* p, Py_ssize_t o, int VN, int run_count, const Run* runs, const real* outputs,
 ) noexcept nogil:
-    """The panel's tiles of one output channel, from outputs[element, tile]; 1 if one is not finite."""
+    """The panel's VN vectors of tiles of one output channel, from outputs[element, tile]; 1 if one is not finite."""
     cdef vec m[ELEMENTS]
     cdef vec half[SIDE * REACH]
     cdef vec y[SIDE * SIDE]
@@ -230,7 +230,7 @@ cdef inline int write_tiles(
     cdef real* row
     cdef Py_ssize_t i, j, v, rows, cols
     cdef int run
-    for v in range(2):
+    for v in range(VN):
         for i in range(ELEMENTS):
             m[i] = load(outputs + i * p.output_plane + v * LANES)
         for j in range(REACH):
