@@ -11,22 +11,27 @@ from libc.stdlib cimport free
 
 from scratch cimport allocate, carve, piece_of, round_to_line
 from signals cimport MACS_BETWEEN_SIGNALS, PyErr_CheckSignals, items_until_signals
-from simd cimport LANES, load, real, store
+from simd cimport LANES, copy_run, load, real, store, store_even
 from taps cimport (
     Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
-    phase_of, phases, prepare, prepared_size, tabulate_pixels, tabulate_taps,
+    phase_of, phases, prepare, prepared_size, tabulate_taps,
 )
-from tile cimport MAX_ROWS, even_rows, tile, vectors_for
+from tile cimport MAX_ROWS, even_rows, tile_for, vectors_for
 
 cdef enum:
     # Up to this many output channels, gathering a panel costs more than it saves: each number
     # gathered is used by too few rows.
     DIRECT_ROWS = 16
-    # The same for images narrower than a tile, where tiles go over the ends of rows.
-    NARROW_DIRECT_ROWS = 6
-    NOWHERE = -1  # the place of a lane that belongs to no output
+    # The same where a tile that goes on from row to row wastes more than a quarter of its lanes.
+    ALWAYS_DIRECT_ROWS = 6
     # With fewer blocks than this, output channels are divided over the work items as well.
     FEW_BLOCKS = 8
+    WIDEST = 8 * LANES
+
+
+cdef struct Span:
+    # Lanes of a tile that are neighbours in a row of outputs, and read neighbours of the image.
+    Py_ssize_t lane, length, source, target
 
 
 cdef struct Problem:
@@ -35,8 +40,21 @@ cdef struct Problem:
     const real* w
     const real* bias
     Py_ssize_t O, w_per_filter, w_per_channel, w_per_row, w_per_col
-    Py_ssize_t out_per_channel, out_per_row
+    Py_ssize_t out_per_image, out_per_channel, out_per_row
     Py_ssize_t rows, row_parts  # output channels to an item, and how many such parts there are
+
+
+cdef struct Job:
+    # A block and a chunk at work, for output channels o_first to o_last.
+    const Problem* p
+    Block block
+    Image image
+    Py_ssize_t o_first, o_last
+    int VN  # vectors of a tile
+    Py_ssize_t tap_count
+    const Py_ssize_t* taps
+    const Py_ssize_t* weights
+    bint accumulate
 
 
 def correlate(
@@ -52,10 +70,13 @@ def correlate(
     cdef Problem p
     cdef Py_ssize_t sh = stride[0], sw = stride[1], ph = pad[0], pw = pad[1], uh = up[0], uw = up[1]
     cdef Py_ssize_t phase_h, phase_w
+    cdef Py_ssize_t H = x.shape[2], W = x.shape[3], P = out.shape[2], Q = out.shape[3]
     p.grid.N, p.grid.C = x.shape[0], x.shape[1]
     p.O = w.shape[0]
     if p.grid.N == 0:
         return
+    if w.shape[2] == w.shape[3] == sh == sw == uh == uw == 1 and ph == pw == 0:
+        H, W, P, Q = 1, H * W, 1, P * Q  # each pixel for itself: an image is one row
     p.grid.x = &x[0, 0, 0, 0]
     p.out = &out[0, 0, 0, 0]
     p.w = &w[0, 0, 0, 0]
@@ -65,13 +86,14 @@ def correlate(
     cdef Py_ssize_t itemsize = sizeof(real)
     p.w_per_filter, p.w_per_channel = w.strides[0] // itemsize, w.strides[1] // itemsize
     p.w_per_row, p.w_per_col = w.strides[2] // itemsize, w.strides[3] // itemsize
-    p.out_per_row = out.shape[3]
-    p.out_per_channel = out.shape[2] * out.shape[3]
+    p.out_per_row = Q
+    p.out_per_channel = P * Q
+    p.out_per_image = p.O * p.out_per_channel
     # Beyond as many phases as there are outputs, none has any.
-    for phase_h in range(min(out.shape[2], phases(sh, uh))):
-        p.grid.h = phase_of(x.shape[2], out.shape[2], w.shape[2], sh, ph, uh, phase_h)
-        for phase_w in range(min(out.shape[3], phases(sw, uw))):
-            p.grid.w = phase_of(x.shape[3], out.shape[3], w.shape[3], sw, pw, uw, phase_w)
+    for phase_h in range(min(P, phases(sh, uh))):
+        p.grid.h = phase_of(H, P, w.shape[2], sh, ph, uh, phase_h)
+        for phase_w in range(min(Q, phases(sw, uw))):
+            p.grid.w = phase_of(W, Q, w.shape[3], sw, pw, uw, phase_w)
             correlate_phase(&p, threads)
 
 
@@ -79,7 +101,7 @@ cdef int correlate_phase(Problem* p, int threads) except -1:
     cdef Py_ssize_t items, item, first, last, step, size
     cdef double macs
     cdef char* scratch
-    cut(&p.grid)
+    cut(&p.grid, p.O)
     p.rows = p.O
     if 0 < p.grid.blocks < FEW_BLOCKS:
         p.row_parts = min(ceil_div(FEW_BLOCKS, p.grid.blocks), ceil_div(p.O, 48))
@@ -105,183 +127,245 @@ cdef int correlate_phase(Problem* p, int threads) except -1:
 
 cdef Py_ssize_t correlate_scratch(const Problem* p) noexcept nogil:
     """Bytes that `correlate_item` carves from its scratch."""
-    cdef Py_ssize_t pixels = block_pixels(&p.grid), taps = chunk_taps(&p.grid)
+    cdef Py_ssize_t taps = chunk_taps(&p.grid)
     return (
         round_to_line((prepared_size(&p.grid) + LANES) * sizeof(real))
-        + round_to_line(pixels * sizeof(Py_ssize_t))
-        + round_to_line((pixels + 8 * LANES) * sizeof(Py_ssize_t))
         + 3 * round_to_line(taps * sizeof(Py_ssize_t))
-        + round_to_line(taps * 9 * LANES * sizeof(real))  # a panel of any width
+        + round_to_line(taps * (WIDEST + LANES) * sizeof(real))  # a panel of any width
     )
 
 
 cdef void correlate_item(const Problem* p, Py_ssize_t item, char* scratch) noexcept nogil:
     cdef const Grid* grid = &p.grid
-    cdef Block block = block_at(grid, item // p.row_parts)
-    cdef Py_ssize_t o_first = item % p.row_parts * p.rows
-    cdef Py_ssize_t o_last = min(p.O, o_first + p.rows)
-    cdef int VN = vectors_for(even_rows(o_last - o_first, 6))
-    cdef Py_ssize_t width = VN * LANES
-    # Runs are whole vectors, or a panel needs room for lanes too many.
-    cdef Py_ssize_t pitch = width if block.cols % LANES == 0 else width + LANES
-    cdef bint direct = (
-        o_last - o_first <= (DIRECT_ROWS if block.cols >= width else NARROW_DIRECT_ROWS)
-        and block.rows * block.cols >= width
-    )
-
-    cdef Py_ssize_t most_pixels = block_pixels(grid), most_taps = chunk_taps(grid)
+    cdef Py_ssize_t most_taps = chunk_taps(grid)
     cdef real* image_scratch = <real*> carve(&scratch, (prepared_size(grid) + LANES) * sizeof(real))
-    cdef Py_ssize_t* pixels = <Py_ssize_t*> carve(&scratch, most_pixels * sizeof(Py_ssize_t))
-    cdef Py_ssize_t* outs = <Py_ssize_t*> carve(&scratch, (most_pixels + 8 * LANES) * sizeof(Py_ssize_t))
     cdef Py_ssize_t* taps = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
     cdef Py_ssize_t* weights = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
     cdef Py_ssize_t* panel_rows = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
-    cdef real* panel = <real*> scratch
-
+    cdef Job job
     cdef Chunk chunk
-    cdef Image image
-    cdef Py_ssize_t index, count, tap_count, i, n, o
-    cdef bint neighbours
-
-    if grid.chunks == 0:  # a phase that no tap meets
-        image.per_image = image.per_row = 0
-        count = tabulate_pixels(
-            grid, &block, &image, p.O * p.out_per_channel, p.out_per_row, pixels, outs
-        )
-        for o in range(o_first, o_last):
-            for i in range(count):
-                p.out[outs[i] + o * p.out_per_channel] = p.bias[o] if p.bias != NULL else 0
+    cdef Py_ssize_t index, width
+    job.p = p
+    job.o_first = item % p.row_parts * p.rows
+    job.o_last = min(p.O, job.o_first + p.rows)
+    job.VN = vectors_for(even_rows(job.o_last - job.o_first, 6))
+    job.taps, job.weights = taps, weights
+    width = job.VN * LANES
+    job.block = block_at(grid, item // p.row_parts)
+    if grid.chunks == 0:
+        fill_block(&job)
         return
-
-    for i in range(most_taps):
-        panel_rows[i] = i * pitch
     for index in range(grid.chunks):
         chunk = chunk_at(grid, index)
-        # A panel's last vector may read beyond a row: only whole vectors may be read in place.
-        image = prepare(grid, &block, &chunk, direct or block.cols % LANES == 0, image_scratch)
-        count = tabulate_pixels(
-            grid, &block, &image, p.O * p.out_per_channel, p.out_per_row, pixels, outs
+        job.block = block_at(grid, item // p.row_parts)
+        job.image = prepare(grid, &job.block, &chunk, LANES, image_scratch)
+        job.tap_count = tabulate_taps(
+            grid, &chunk, &job.image, p.w_per_channel, p.w_per_row, p.w_per_col, taps, weights
         )
-        tap_count = tabulate_taps(
-            grid, &chunk, &image, p.w_per_channel, p.w_per_row, p.w_per_col, taps, weights
-        )
-        if direct:
-            for n in range(block.images):
-                direct_image(p, &block, &image, n, tap_count, weights, taps, VN, o_first, o_last, index > 0)
-            continue
-        for i in range(count, ceil_div(count, width) * width):
-            outs[i] = NOWHERE
-        # Panel by panel, so that one stays in the first-level cache while all rows of W pass by.
-        for n in range(ceil_div(count, width)):
-            i = n * width
-            gather_panel(image.data, taps, tap_count, pixels + i, min(width, count - i), VN, pitch, panel)
-            neighbours = outs[i + width - 1] == outs[i] + width - 1
-            correlate_panel(p, VN, tap_count, weights, panel, panel_rows, outs + i, neighbours,
-                            o_first, o_last, index > 0)
+        job.accumulate = index > 0
+        if (
+            job.image.per_row == job.block.cols == p.out_per_row
+            and grid.h.out_step == grid.w.out_step == 1
+        ):  # rows follow one another here and there: they are one row
+            job.block.rows, job.block.cols = 1, job.block.rows * job.block.cols
+        if goes_direct(&job, width):
+            direct_tiles(&job, width)
+        else:
+            panel_tiles(&job, width, panel_rows, <real*> scratch)
 
 
-cdef void direct_image(
-    const Problem* p, const Block* block, const Image* image, Py_ssize_t n,
-    Py_ssize_t tap_count, const Py_ssize_t* weights, const Py_ssize_t* taps,
-    int VN, Py_ssize_t o_first, Py_ssize_t o_last, bint accumulate,
-) noexcept nogil:
-    """Tiles straight on the n-th prepared image of a block, as if its rows were one long row.
+cdef inline bint goes_direct(const Job* job, Py_ssize_t width) noexcept nogil:
+    """Whether tiles read the image itself: see `direct_tiles` for what that wastes."""
+    cdef Py_ssize_t rows = job.o_last - job.o_first, pitch = job.image.per_row
+    if (job.block.rows - 1) * pitch + job.block.cols < width:
+        return False
+    return rows <= DIRECT_ROWS and (4 * job.block.cols >= 3 * pitch or rows <= ALWAYS_DIRECT_ROWS)
 
-    A tile goes on into the next row; what it computes between the two belongs to no output. The
-    last tile is moved left to end with the image: it reads nothing beyond.
-    """
-    cdef const Grid* grid = &p.grid
-    cdef Py_ssize_t outs[8 * LANES]
-    cdef bint neighbours
-    cdef Py_ssize_t width = VN * LANES, pitch = image.per_row
-    cdef Py_ssize_t total = (block.rows - 1) * pitch + block.cols, at = 0, start, row, col, lane, first
-    first = (
-        (block.image + n) * p.O * p.out_per_channel
-        + (grid.h.out_first + block.row * grid.h.out_step) * p.out_per_row
-        + grid.w.out_first + block.col * grid.w.out_step
+
+cdef void fill_block(const Job* job) noexcept nogil:
+    """The outputs of a phase that no tap meets."""
+    cdef const Problem* p = job.p
+    cdef const Block* block = &job.block
+    cdef Py_ssize_t n, o, row, col
+    cdef real* out
+    for n in range(block.images):
+        for o in range(job.o_first, job.o_last):
+            for row in range(block.rows):
+                out = p.out + o * p.out_per_channel + target_of(job, n, row, 0)
+                for col in range(block.cols):
+                    out[col * p.grid.w.out_step] = p.bias[o] if p.bias != NULL else 0
+
+
+cdef inline Py_ssize_t target_of(const Job* job, Py_ssize_t n, Py_ssize_t row, Py_ssize_t col) noexcept nogil:
+    """Where an output of the block lies in the first channel of the result."""
+    cdef const Problem* p = job.p
+    return (
+        (job.block.image + n) * p.out_per_image
+        + (p.grid.h.out_first + (job.block.row + row) * p.grid.h.out_step) * p.out_per_row
+        + p.grid.w.out_first + (job.block.col + col) * p.grid.w.out_step
     )
-    while at < total:
-        if at % pitch >= block.cols:
-            at += pitch - at % pitch
-            continue
-        start = min(at, total - width)
-        row, col = start // pitch, start % pitch
-        neighbours = start == at and grid.w.out_step == 1 and (
-            col + width <= block.cols or pitch == block.cols == grid.h.out_step * p.out_per_row
-        )
-        for lane in range(1 if neighbours else width):
-            outs[lane] = NOWHERE
-            if start + lane >= at and col < block.cols:
-                outs[lane] = first + row * grid.h.out_step * p.out_per_row + col * grid.w.out_step
-            col += 1
-            if col == pitch:
+
+
+cdef void direct_tiles(const Job* job, Py_ssize_t width) noexcept nogil:
+    """Tiles straight on the image, as if the rows of a block were one long row.
+
+    A tile goes on into the next row; what it computes between the two belongs to no output. The last
+    tile of an image is moved left to end with it: it reads nothing beyond, and some outputs again.
+    """
+    cdef const Block* block = &job.block
+    cdef Span spans[WIDEST]
+    cdef Py_ssize_t pitch = job.image.per_row, total = (block.rows - 1) * pitch + block.cols
+    cdef Py_ssize_t n, at, start, row, col, lane, first
+    cdef int count
+    for n in range(block.images):
+        at = 0
+        while at < total:
+            row, col = at // pitch, at % pitch
+            if col >= block.cols:
+                at = (row + 1) * pitch
+                continue
+            start = min(at, total - width)
+            row, col = start // pitch, start % pitch
+            count, lane = 0, 0
+            while lane < width:
+                first = max(lane, at - start)  # lanes before have been computed
+                if first < min(width, lane + block.cols - col):
+                    spans[count].lane = first
+                    spans[count].length = min(width, lane + block.cols - col) - first
+                    spans[count].target = target_of(job, n, row, col + first - lane)
+                    count += 1
+                lane += pitch - col
                 row, col = row + 1, 0
-        correlate_panel(p, VN, tap_count, weights, image.data + n * image.per_image + start, taps, outs,
-                        neighbours, o_first, o_last, accumulate)
-        at = start + width
+            multiply(job, width, job.image.data + n * job.image.per_image + start, job.taps, spans, count)
+            at = start + width
+
+
+cdef void panel_tiles(
+    const Job* job, Py_ssize_t width, Py_ssize_t* panel_rows, real* panel,
+) noexcept nogil:
+    """Tiles on panels: `width` pixels gathered for all taps.
+
+    Panel by panel, so that one stays in the first-level cache while all rows of W pass by.
+    """
+    cdef const Block* block = &job.block
+    cdef Span spans[WIDEST]
+    cdef Py_ssize_t n = 0, row = 0, col = 0, lane, t
+    # Spans are whole vectors, or a panel needs room for lanes too many.
+    cdef Py_ssize_t pitch = width if block.cols % LANES == 0 else width + LANES
+    cdef int count
+    for t in range(job.tap_count):
+        panel_rows[t] = t * pitch
+    while n < block.images:
+        count, lane = 0, 0
+        while lane < width and n < block.images:
+            spans[count].lane = lane
+            spans[count].length = min(width - lane, block.cols - col)
+            spans[count].source = n * job.image.per_image + row * job.image.per_row + col
+            spans[count].target = target_of(job, n, row, col)
+            lane += spans[count].length
+            col += spans[count].length
+            count += 1
+            if col == block.cols:
+                row, col = row + 1, 0
+                if row == block.rows:
+                    n, row = n + 1, 0
+        gather_panel(job, spans, count, width, pitch, panel)
+        multiply(job, width, panel, panel_rows, spans, count)
 
 
 cdef inline void gather_panel(
-    const real* image, const Py_ssize_t* taps, Py_ssize_t tap_count,
-    const Py_ssize_t* pixels, Py_ssize_t count, int VN, Py_ssize_t pitch, real* panel,
+    const Job* job, const Span* spans, int count, Py_ssize_t width, Py_ssize_t pitch, real* panel,
 ) noexcept nogil:
-    """panel[tap][lane] = image[pixels[lane] + taps[tap]]; lanes beyond `count` hold any of those.
+    """panel[tap][lane] = image[pixel of lane + taps[tap]]; lanes beyond the last span repeat the first.
 
-    Pixels come in runs of neighbours, rows of the image. A run is copied by whole vectors, which may
-    reach up to LANES - 1 lanes too far: the next run puts that right, and `pitch` leaves room.
+    Whole vectors are copied, which may reach up to LANES - 1 lanes too far: the next span puts that
+    right, and `pitch` leaves room.
     """
-    cdef Py_ssize_t lane = 0, length, t
-    cdef const real* run
-    cdef real* to
-    while lane < VN * LANES:
-        run, length = image + pixels[0], LANES
-        if lane < count:
-            run, length = image + pixels[lane], 1
-            while length < LANES and lane + length < count and pixels[lane + length] == pixels[lane] + length:
-                length += 1
-        to = panel + lane
-        for t in range(tap_count):
-            store(to, load(run + taps[t]))
-            to += pitch
-        lane += length
+    cdef Py_ssize_t lane
+    cdef int i
+    for i in range(count):
+        gather_span(job, spans[i].source, spans[i].length, pitch, panel + spans[i].lane)
+    lane = spans[count - 1].lane + spans[count - 1].length
+    while lane < width:
+        gather_span(job, spans[0].source, 1, pitch, panel + lane)
+        lane += LANES
 
 
-cdef void correlate_panel(
-    const Problem* p, int VN, Py_ssize_t tap_count, const Py_ssize_t* weights,
-    const real* columns, const Py_ssize_t* column_offsets, const Py_ssize_t* outs, bint neighbours,
-    Py_ssize_t o_first, Py_ssize_t o_last, bint accumulate,
+cdef inline void gather_span(
+    const Job* job, Py_ssize_t source, Py_ssize_t length, Py_ssize_t pitch, real* to,
 ) noexcept nogil:
-    """All output channels of VN vectors of pixels, whose places in the result are `outs`.
+    cdef const real* x = job.image.data + source
+    cdef const real* pixels
+    cdef const Py_ssize_t* taps = job.taps
+    cdef Py_ssize_t lane = 0, t
+    while length - lane > LANES:  # two vectors at a time, as they mostly share cache lines
+        for t in range(job.tap_count):
+            pixels = x + lane + taps[t]
+            store(to + lane + t * pitch, load(pixels))
+            store(to + lane + t * pitch + LANES, load(pixels + LANES))
+        lane += 2 * LANES
+    if lane < length:
+        for t in range(job.tap_count):
+            store(to + lane + t * pitch, load(x + lane + taps[t]))
 
-    As `neighbours` they follow on outs[0], and only that is read.
-    """
-    cdef Py_ssize_t width = VN * LANES, o = o_first, lane
-    cdef real aside[MAX_ROWS * 8 * LANES]
+
+cdef void multiply(
+    const Job* job, Py_ssize_t width, const real* columns, const Py_ssize_t* column_offsets,
+    const Span* spans, int count,
+) noexcept nogil:
+    """All output channels of the pixels of a tile, of which the spans belong to outputs."""
+    cdef const Problem* p = job.p
+    cdef real aside[MAX_ROWS * WIDEST]
     cdef const real* rows[MAX_ROWS]
     cdef const real* bias
     cdef real* out
-    cdef real* target
-    cdef Py_ssize_t target_pitch
-    cdef int R, r
-    while o < o_last:
-        R = even_rows(o_last - o, 6)
+    cdef Py_ssize_t o = job.o_first
+    cdef bint whole = spans[0].length == width and p.grid.w.out_step == 1
+    cdef int R, r, i
+    while o < job.o_last:
+        R = even_rows(job.o_last - o, 6)
         for r in range(R):
             rows[r] = p.w + (o + r) * p.w_per_filter
         out = p.out + o * p.out_per_channel
-        bias = p.bias + o if p.bias != NULL and not accumulate else NULL
-        target, target_pitch = aside, width
-        if neighbours:
-            target, target_pitch = out + outs[0], p.out_per_channel
-        tile(R, VN, tap_count, rows, weights, columns, column_offsets, target, target_pitch,
-             bias, accumulate and neighbours)
-        if not neighbours:
+        bias = p.bias + o if p.bias != NULL and not job.accumulate else NULL
+        if whole:
+            tile_for(R, job.VN)(job.tap_count, rows, job.weights, columns, column_offsets,
+                 out + spans[0].target, p.out_per_channel, bias, job.accumulate)
+        else:
+            if job.accumulate:
+                for r in range(R):
+                    for i in range(count):
+                        fetch(aside + r * width + spans[i].lane, out + r * p.out_per_channel + spans[i].target,
+                              spans[i].length, p.grid.w.out_step)
+            tile_for(R, job.VN)(job.tap_count, rows, job.weights, columns, column_offsets,
+                 aside, width, bias, job.accumulate)
             for r in range(R):
-                for lane in range(width):
-                    if outs[lane] == NOWHERE:
-                        continue
-                    if accumulate:
-                        out[outs[lane]] += aside[r * width + lane]
-                    else:
-                        out[outs[lane]] = aside[r * width + lane]
-                out += p.out_per_channel
+                for i in range(count):
+                    put(out + r * p.out_per_channel + spans[i].target, aside + r * width + spans[i].lane,
+                        spans[i].length, p.grid.w.out_step)
         o += R
+
+
+cdef inline void fetch(real* to, const real* out, Py_ssize_t count, Py_ssize_t step) noexcept nogil:
+    """to[i] = out[i*step]"""
+    cdef Py_ssize_t i
+    if step == 1:
+        copy_run(to, out, count)
+    else:
+        for i in range(count):
+            to[i] = out[i * step]
+
+
+cdef inline void put(real* out, const real* source, Py_ssize_t count, Py_ssize_t step) noexcept nogil:
+    """out[i*step] = source[i]"""
+    cdef Py_ssize_t i = 0
+    if step == 1:
+        copy_run(out, source, count)
+        return
+    if step == 2:
+        while i + LANES < count:  # what lies beyond the last may be another thread's
+            store_even(out + 2 * i, load(source + i))
+            i += LANES
+    while i < count:
+        out[i * step] = source[i]
+        i += 1

@@ -18,7 +18,7 @@ from taps cimport (
     Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
     phase_of, phases, prepare, prepared_size, tabulate_pixels, tabulate_taps,
 )
-from tile cimport MAX_ROWS, even_rows, tile
+from tile cimport MAX_ROWS, even_rows, tile_for
 
 cdef enum:
     # Output channels that an item sums at once (bounds its scratch).
@@ -80,7 +80,7 @@ cdef int weights_phase(Problem* p, int threads) except -1:
     cdef Py_ssize_t items, item, first, last, step, size, parts, i, slab
     cdef double macs
     cdef char* scratch
-    cut(&p.grid)
+    cut(&p.grid, p.O)
     if p.grid.blocks == 0 or p.grid.chunks == 0:
         return 0
     p.columns = min(p.O, <Py_ssize_t> COLUMNS)
@@ -182,7 +182,7 @@ cdef void weights_item(const Problem* p, Py_ssize_t item, char* scratch) noexcep
         first + p.round * (last - first) // p.rounds, first + (p.round + 1) * (last - first) // p.rounds
     ):
         block = block_at(grid, index)
-        image = prepare(grid, &block, &chunk, True, image_scratch)
+        image = prepare(grid, &block, &chunk, 0, image_scratch)
         count = tabulate_pixels(
             grid, &block, &image, p.O * p.dz_per_channel, p.dz_per_row, pixels, outs
         )
@@ -199,7 +199,7 @@ cdef void weights_item(const Problem* p, Py_ssize_t item, char* scratch) noexcep
                 R = max(least_rows, even_rows(tap_count - t, most_rows))
                 for r in range(R):
                     rows[r] = image.data + taps[min(t + r, tap_count - 1)]
-                tile(R, VN, count, rows, pixels, panels, panel_rows,
+                tile_for(R, VN)(count, rows, pixels, panels, panel_rows,
                      sums + t * padded + o, padded, NULL, True)
                 # Rows beyond the last tap repeat it; they belong to no weight.
                 t += R

@@ -56,21 +56,25 @@ static inline real horizontal_sum(vec a)
 #define FASTCONV_ODD 1, 3
 #define FASTCONV_LOW 0, 2
 #define FASTCONV_HIGH 1, 3
+#define FASTCONV_BLEND 0, 3
 #elif FASTCONV_VECTOR_BYTES == 16 || (FASTCONV_VECTOR_BYTES == 32 && defined(FASTCONV_FLOAT64))
 #define FASTCONV_EVEN 0, 2, 4, 6
 #define FASTCONV_ODD 1, 3, 5, 7
 #define FASTCONV_LOW 0, 4, 1, 5
 #define FASTCONV_HIGH 2, 6, 3, 7
+#define FASTCONV_BLEND 0, 5, 2, 7
 #elif FASTCONV_VECTOR_BYTES == 32 || defined(FASTCONV_FLOAT64)
 #define FASTCONV_EVEN 0, 2, 4, 6, 8, 10, 12, 14
 #define FASTCONV_ODD 1, 3, 5, 7, 9, 11, 13, 15
 #define FASTCONV_LOW 0, 8, 1, 9, 2, 10, 3, 11
 #define FASTCONV_HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#define FASTCONV_BLEND 0, 9, 2, 11, 4, 13, 6, 15
 #else
 #define FASTCONV_EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
 #define FASTCONV_ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
 #define FASTCONV_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define FASTCONV_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#define FASTCONV_BLEND 0, 17, 2, 19, 4, 21, 6, 23, 8, 25, 10, 27, 12, 29, 14, 31
 #endif
 
 #if defined(__clang__)
@@ -86,5 +90,35 @@ static inline vec odd(vec a, vec b) { return FASTCONV_SHUFFLE(a, b, FASTCONV_ODD
 /* a[0], b[0], a[1], b[1], ...: the first LANES of these, and the last. */
 static inline vec low(vec a, vec b) { return FASTCONV_SHUFFLE(a, b, FASTCONV_LOW); }
 static inline vec high(vec a, vec b) { return FASTCONV_SHUFFLE(a, b, FASTCONV_HIGH); }
+
+/* to[0], to[2], ... = a[0], a[1], ...; what lies between them stays. */
+static inline void store_even(real *to, vec a)
+{
+    store(to, FASTCONV_SHUFFLE(low(a, a), load(to), FASTCONV_BLEND));
+    store(to + LANES, FASTCONV_SHUFFLE(high(a, a), load(to + LANES), FASTCONV_BLEND));
+}
+
+/* Copy `count` numbers between places that do not overlap. Rows of images are mostly short, and a
+ * call of memcpy takes longer than this. */
+static inline void copy_run(real *to, const real *from, ptrdiff_t count)
+{
+    if (count >= LANES) {
+        ptrdiff_t i = 0;
+        for (; i <= count - LANES; i += LANES)
+            store(to + i, load(from + i));
+        store(to + count - LANES, load(from + count - LANES));
+        return;
+    }
+#define FASTCONV_COPY(n)                                   \
+    if (LANES > n && (count & n)) {                        \
+        __builtin_memcpy(to, from, n * sizeof(real));      \
+        to += n, from += n;                                \
+    }
+    FASTCONV_COPY(8)
+    FASTCONV_COPY(4)
+    FASTCONV_COPY(2)
+    FASTCONV_COPY(1)
+#undef FASTCONV_COPY
+}
 
 #endif

@@ -19,3 +19,5 @@ cdef extern from "simd.h" nogil:
     vec odd(vec a, vec b)
     vec low(vec a, vec b)
     vec high(vec a, vec b)
+    void store_even(real* to, vec a)
+    void copy_run(real* to, const real* source, Py_ssize_t count)

@@ -17,7 +17,7 @@ axis, output p meets kernel tap u at position p*stride + u - pad of the input *d
 
 from libc.string cimport memset
 
-from simd cimport real
+from simd cimport LANES, copy_run, even, load, real, store
 
 
 cdef struct Axis:
@@ -51,9 +51,12 @@ cdef struct Grid:
 
 
 cdef enum:
-    # Outputs in a block: enough that a tile's weights (2 to 12 KB) are used 16 times from the
-    # first-level cache, few enough that panels and prepared image stay in the second level.
-    BLOCK_PIXELS = 256
+    # Outputs in a block: at the least enough that a tile's weights (2 to 12 KB) are used 16 times from
+    # the first-level cache; more where there is little to compute for each, so that a block's tables
+    # and borders cost little beside its multiply-adds.
+    LEAST_PIXELS = 256
+    MOST_PIXELS = 2048
+    BLOCK_MACS = 1 << 20
     # Taps in a chunk: 16 pixels x 256 taps x 4 bytes is half of a 32 KB first-level cache.
     CHUNK_TAPS = 256
 
@@ -93,22 +96,11 @@ cdef inline Axis phase_of(
     return axis
 
 
-cdef inline void cut(Grid* grid) noexcept nogil:
-    """Choose the sizes of blocks and chunks."""
+cdef inline void cut(Grid* grid, Py_ssize_t channels) noexcept nogil:
+    """Choose the sizes of blocks and chunks, for so many output channels."""
     cdef Block* block = &grid.block
     cdef Chunk* chunk = &grid.chunk
-    block.cols = min(grid.w.outs, <Py_ssize_t> BLOCK_PIXELS)
-    block.rows = min(grid.h.outs, max(<Py_ssize_t> 1, BLOCK_PIXELS // max(<Py_ssize_t> 1, block.cols)))
-    block.images = min(
-        grid.N, max(<Py_ssize_t> 1, BLOCK_PIXELS // max(<Py_ssize_t> 1, grid.h.outs * grid.w.outs))
-    )
-    grid.blocks = 0
-    if grid.N and block.rows and block.cols:
-        grid.blocks = (
-            ceil_div(grid.N, block.images)
-            * ceil_div(grid.h.outs, block.rows)
-            * ceil_div(grid.w.outs, block.cols)
-        )
+    cdef Py_ssize_t pixels
     chunk.vs = min(grid.w.taps, <Py_ssize_t> CHUNK_TAPS)
     chunk.us = min(grid.h.taps, max(<Py_ssize_t> 1, CHUNK_TAPS // max(<Py_ssize_t> 1, chunk.vs)))
     chunk.channels = min(
@@ -120,6 +112,20 @@ cdef inline void cut(Grid* grid) noexcept nogil:
             ceil_div(grid.C, chunk.channels)
             * ceil_div(grid.h.taps, chunk.us)
             * ceil_div(grid.w.taps, chunk.vs)
+        )
+    pixels = BLOCK_MACS // channels // max(<Py_ssize_t> 1, chunk_taps(grid))
+    pixels = max(<Py_ssize_t> LEAST_PIXELS, min(<Py_ssize_t> MOST_PIXELS, pixels))
+    block.cols = min(grid.w.outs, pixels)
+    block.rows = min(grid.h.outs, max(<Py_ssize_t> 1, pixels // max(<Py_ssize_t> 1, block.cols)))
+    block.images = min(
+        grid.N, max(<Py_ssize_t> 1, pixels // max(<Py_ssize_t> 1, grid.h.outs * grid.w.outs))
+    )
+    grid.blocks = 0
+    if grid.N and block.rows and block.cols:
+        grid.blocks = (
+            ceil_div(grid.N, block.images)
+            * ceil_div(grid.h.outs, block.rows)
+            * ceil_div(grid.w.outs, block.cols)
         )
 
 
@@ -178,21 +184,26 @@ cdef inline void copy_strided(
     cdef Py_ssize_t i
     for i in range(begin):
         to[i] = 0
-    # Rows are mostly short: loops in place cost less than calls of memcpy.
     if step == 1:
-        for i in range(begin, end):
-            to[i] = line[i]
+        copy_run(to + begin, line + begin, end - begin)
     else:
-        for i in range(begin, end):
+        i = begin
+        if step == 2:
+            # Two vectors hold one more number than is wanted: it must not be the last of the image.
+            while i + LANES < end:
+                store(to + i, even(load(line + 2 * i), load(line + 2 * i + LANES)))
+                i += LANES
+        while i < end:
             to[i] = line[i * step]
+            i += 1
     for i in range(end, count):
         to[i] = 0
 
 
 cdef inline Image prepare(
-    const Grid* grid, const Block* block, const Chunk* chunk, bint in_place, real* scratch,
+    const Grid* grid, const Block* block, const Chunk* chunk, Py_ssize_t beyond, real* scratch,
 ) noexcept nogil:
-    """The part of the input that a block and a chunk meet; `in_place` allows not to copy it."""
+    """The part of the input that a block and a chunk meet, of which `beyond` numbers more may be read."""
     cdef Image image
     cdef Py_ssize_t H = grid.h.size, W = grid.w.size
     cdef Py_ssize_t row = grid.h.origin + block.row * grid.h.stride + chunk.u
@@ -202,9 +213,13 @@ cdef inline Image prepare(
     cdef Py_ssize_t cols = prepared_extent(&grid.w, block.cols, chunk.vs)
     cdef Py_ssize_t n, c, row_phase, col_phase, r, from_row, from_col, begin, end
     cdef real* to
+    cdef Py_ssize_t last = (
+        ((block.image + block.images - 1) * grid.C + chunk.channel + chunk.channels - 1) * H + row + rows - 1
+    ) * W + col + cols
     if (
-        in_place and grid.h.stride == 1 and grid.w.stride == 1
+        grid.h.stride == 1 and grid.w.stride == 1
         and row >= 0 and row + rows <= H and col >= 0 and col + cols <= W
+        and last + beyond <= grid.N * grid.C * H * W
     ):
         image.data = x + row * W + col
         image.per_image = grid.C * H * W
@@ -272,20 +287,24 @@ cdef inline Py_ssize_t tabulate_taps(
     Py_ssize_t* taps, Py_ssize_t* weights,
 ) noexcept nogil:
     """Offsets of a chunk's taps: `taps` in the prepared image, `weights` in one filter of W."""
-    cdef Py_ssize_t c, u, v, row, weight, i = 0
+    cdef Py_ssize_t c, u, v, weight, tap, row_tap, row_phase, col_phase, i = 0
     for c in range(chunk.channels):
+        row_tap, row_phase = c * image.per_channel, 0
         for u in range(chunk.us):
-            row = (
-                c * image.per_channel
-                + u % grid.h.stride * image.per_row_phase + u // grid.h.stride * image.per_row
-            )
             weight = (
                 (chunk.channel + c) * w_per_channel
                 + (grid.h.tap_first + (chunk.u + u) * grid.h.tap_step) * w_per_row
                 + (grid.w.tap_first + chunk.v * grid.w.tap_step) * w_per_col
             )
+            tap, col_phase = row_tap + row_phase * image.per_row_phase, 0
             for v in range(chunk.vs):
-                taps[i] = row + v % grid.w.stride * image.per_col_phase + v // grid.w.stride
+                taps[i] = tap + col_phase * image.per_col_phase
                 weights[i] = weight + v * grid.w.tap_step * w_per_col
                 i += 1
+                col_phase += 1
+                if col_phase == grid.w.stride:
+                    tap, col_phase = tap + 1, 0
+            row_phase += 1
+            if row_phase == grid.h.stride:
+                row_tap, row_phase = row_tap + image.per_row, 0
     return i

@@ -9,8 +9,9 @@ broadcasts R scalars. What the rows, the columns and t are is the caller's affai
     forward, gradient   output channels of W    pixels of the image   taps (c, u, v)
     weight gradient     taps of the image       channels of dLdZ      pixels
 
-The function is inlined into `tile` once for each shape, with R and VN constant, so that the
-compiler unrolls the loops and keeps `sums` in registers. A shape needs R*VN + min(R, VN) + 1
+The function is compiled once for each shape, with R and VN constant, so that the compiler unrolls the
+loops and keeps `sums` in registers. It is called by pointer (`tile_for`): inlined into its callers,
+their variables took registers from it, at half the speed. A shape needs R*VN + min(R, VN) + 1
 vector registers, of which AVX2 and SSE2 have 16; fewer than 8 sums wait for the adder (two units,
 four cycles each).
 """
@@ -19,6 +20,9 @@ from simd cimport LANES, add, load, multiply_add, real, splat, store, vec
 
 cdef enum:
     MAX_ROWS = 8
+    # Terms that are summed before they are added to the rest: blocked summation has a smaller
+    # rounding error than one long chain.
+    STRETCH = 256
 
 cdef inline void tile_of(
     const int R, const int VN, Py_ssize_t count,
@@ -26,65 +30,121 @@ cdef inline void tile_of(
     const real* columns, const Py_ssize_t* column_offsets,
     real* out, Py_ssize_t out_pitch, const real* bias, bint accumulate,
 ) noexcept nogil:
-    cdef vec sums[8][8]
+    # The short loops are innermost, and inside another: GCC unrolls such a loop early enough to see
+    # that `sums` and `held` can live in registers throughout.
+    cdef vec sums[16]
     cdef vec held[8]
     cdef vec x
-    cdef Py_ssize_t t
-    cdef int r, v
-    for r in range(R):
-        for v in range(VN):
-            sums[r][v] = splat(0)
-    for t in range(count):
-        # Hold the shorter side in registers and stream the longer one past it.
-        if R >= VN:
-            for v in range(VN):
-                held[v] = load(columns + column_offsets[t] + v * LANES)
-            for r in range(R):
-                x = splat(rows[r][row_offsets[t]])
-                for v in range(VN):
-                    sums[r][v] = multiply_add(sums[r][v], x, held[v])
-        else:
-            for r in range(R):
-                held[r] = splat(rows[r][row_offsets[t]])
-            for v in range(VN):
-                x = load(columns + column_offsets[t] + v * LANES)
-                for r in range(R):
-                    sums[r][v] = multiply_add(sums[r][v], held[r], x)
-    # The sum of this stretch of t is added as a whole to what is there: blocked summation has a
-    # smaller rounding error than one long chain.
-    for r in range(R):
-        for v in range(VN):
-            if accumulate:
-                sums[r][v] = add(sums[r][v], load(out + r * out_pitch + v * LANES))
-            elif bias != NULL:
-                sums[r][v] = add(sums[r][v], splat(bias[r]))
-            store(out + r * out_pitch + v * LANES, sums[r][v])
+    cdef Py_ssize_t first = 0, t
+    cdef int i
+    while first < count:
+        for i in range(R * VN):
+            sums[i] = splat(0)
+        for t in range(first, min(count, first + STRETCH)):
+            # Hold the shorter side in registers and stream the longer one past it.
+            if R >= VN:
+                for i in range(VN):
+                    held[i] = load(columns + column_offsets[t] + i * LANES)
+                for i in range(R * VN):
+                    if i % VN == 0:
+                        x = splat(rows[i // VN][row_offsets[t]])
+                    sums[i] = multiply_add(sums[i], x, held[i % VN])
+            else:
+                for i in range(R):
+                    held[i] = splat(rows[i][row_offsets[t]])
+                for i in range(R * VN):
+                    if i % R == 0:
+                        x = load(columns + column_offsets[t] + i // R * LANES)
+                    sums[i % R * VN + i // R] = multiply_add(sums[i % R * VN + i // R], held[i % R], x)
+        if accumulate or first > 0:
+            for i in range(R * VN):
+                sums[i] = add(sums[i], load(out + i // VN * out_pitch + i % VN * LANES))
+        elif bias != NULL:
+            for i in range(R * VN):
+                sums[i] = add(sums[i], splat(bias[i // VN]))
+        for i in range(R * VN):
+            store(out + i // VN * out_pitch + i % VN * LANES, sums[i])
+        first += STRETCH
 
 
-cdef inline void tile(
-    int R, int VN, Py_ssize_t count,
-    const real** rows, const Py_ssize_t* row_offsets,
+ctypedef void (*Tile)(
+    Py_ssize_t count, const real** rows, const Py_ssize_t* row_offsets,
+    const real* columns, const Py_ssize_t* column_offsets,
+    real* out, Py_ssize_t out_pitch, const real* bias, bint accumulate,
+) noexcept nogil
+
+
+cdef inline void tile_6x2(
+    Py_ssize_t count, const real** rows, const Py_ssize_t* row_offsets,
     const real* columns, const Py_ssize_t* column_offsets,
     real* out, Py_ssize_t out_pitch, const real* bias, bint accumulate,
 ) noexcept nogil:
+    tile_of(6, 2, count, rows, row_offsets, columns, column_offsets, out, out_pitch, bias, accumulate)
+
+
+cdef inline void tile_5x2(
+    Py_ssize_t count, const real** rows, const Py_ssize_t* row_offsets,
+    const real* columns, const Py_ssize_t* column_offsets,
+    real* out, Py_ssize_t out_pitch, const real* bias, bint accumulate,
+) noexcept nogil:
+    tile_of(5, 2, count, rows, row_offsets, columns, column_offsets, out, out_pitch, bias, accumulate)
+
+
+cdef inline void tile_4x2(
+    Py_ssize_t count, const real** rows, const Py_ssize_t* row_offsets,
+    const real* columns, const Py_ssize_t* column_offsets,
+    real* out, Py_ssize_t out_pitch, const real* bias, bint accumulate,
+) noexcept nogil:
+    tile_of(4, 2, count, rows, row_offsets, columns, column_offsets, out, out_pitch, bias, accumulate)
+
+
+cdef inline void tile_4x3(
+    Py_ssize_t count, const real** rows, const Py_ssize_t* row_offsets,
+    const real* columns, const Py_ssize_t* column_offsets,
+    real* out, Py_ssize_t out_pitch, const real* bias, bint accumulate,
+) noexcept nogil:
+    tile_of(4, 3, count, rows, row_offsets, columns, column_offsets, out, out_pitch, bias, accumulate)
+
+
+cdef inline void tile_3x3(
+    Py_ssize_t count, const real** rows, const Py_ssize_t* row_offsets,
+    const real* columns, const Py_ssize_t* column_offsets,
+    real* out, Py_ssize_t out_pitch, const real* bias, bint accumulate,
+) noexcept nogil:
+    tile_of(3, 3, count, rows, row_offsets, columns, column_offsets, out, out_pitch, bias, accumulate)
+
+
+cdef inline void tile_2x4(
+    Py_ssize_t count, const real** rows, const Py_ssize_t* row_offsets,
+    const real* columns, const Py_ssize_t* column_offsets,
+    real* out, Py_ssize_t out_pitch, const real* bias, bint accumulate,
+) noexcept nogil:
+    tile_of(2, 4, count, rows, row_offsets, columns, column_offsets, out, out_pitch, bias, accumulate)
+
+
+cdef inline void tile_1x8(
+    Py_ssize_t count, const real** rows, const Py_ssize_t* row_offsets,
+    const real* columns, const Py_ssize_t* column_offsets,
+    real* out, Py_ssize_t out_pitch, const real* bias, bint accumulate,
+) noexcept nogil:
+    tile_of(1, 8, count, rows, row_offsets, columns, column_offsets, out, out_pitch, bias, accumulate)
+
+
+cdef inline void tile_8x1(
+    Py_ssize_t count, const real** rows, const Py_ssize_t* row_offsets,
+    const real* columns, const Py_ssize_t* column_offsets,
+    real* out, Py_ssize_t out_pitch, const real* bias, bint accumulate,
+) noexcept nogil:
+    tile_of(8, 1, count, rows, row_offsets, columns, column_offsets, out, out_pitch, bias, accumulate)
+
+
+cdef inline Tile tile_for(int R, int VN) noexcept nogil:
+    """The tile of R rows (as `even_rows` and `vectors_for` find them) and VN vectors."""
     if VN == 2:
-        if R == 6:
-            tile_of(6, 2, count, rows, row_offsets, columns, column_offsets, out, out_pitch, bias, accumulate)
-        elif R == 5:
-            tile_of(5, 2, count, rows, row_offsets, columns, column_offsets, out, out_pitch, bias, accumulate)
-        else:
-            tile_of(4, 2, count, rows, row_offsets, columns, column_offsets, out, out_pitch, bias, accumulate)
-    elif VN == 3:
-        if R == 4:
-            tile_of(4, 3, count, rows, row_offsets, columns, column_offsets, out, out_pitch, bias, accumulate)
-        else:
-            tile_of(3, 3, count, rows, row_offsets, columns, column_offsets, out, out_pitch, bias, accumulate)
-    elif VN == 4:
-        tile_of(2, 4, count, rows, row_offsets, columns, column_offsets, out, out_pitch, bias, accumulate)
-    elif VN == 8:
-        tile_of(1, 8, count, rows, row_offsets, columns, column_offsets, out, out_pitch, bias, accumulate)
-    else:
-        tile_of(8, 1, count, rows, row_offsets, columns, column_offsets, out, out_pitch, bias, accumulate)
+        return tile_6x2 if R == 6 else tile_5x2 if R == 5 else tile_4x2
+    if VN == 3:
+        return tile_4x3 if R == 4 else tile_3x3
+    return tile_2x4 if VN == 4 else tile_1x8 if VN == 8 else tile_8x1
 
 
 cdef inline int even_rows(Py_ssize_t left, int most) noexcept nogil:

@@ -11,7 +11,7 @@ from scratch cimport allocate, carve, piece_of, round_to_line
 from signals cimport PyErr_CheckSignals, items_until_signals
 from simd cimport LANES, add, load, real, splat, store, subtract, vec
 from taps cimport ceil_div
-from tile cimport MAX_ROWS, even_rows, tile
+from tile cimport MAX_ROWS, even_rows, tile_for
 from transforms cimport (
     ELEMENTS, PAD, PANEL, PITCH, REACH, SIDE, Images, Run, Tiling, collect, images_of, read_tiles,
     runs_of, tiling_of, transform_output, transform_weights,
@@ -209,7 +209,7 @@ cdef int panel_item(const Problem* p, Py_ssize_t panel, char* scratch) noexcept 
             R = max(least_rows, even_rows(p.rows - o, most_rows))
             for r in range(R):
                 rows[r] = p.weights + e * p.weights_plane + min(o + r, p.rows - 1) * p.pitch
-            tile(R, VN, p.C, rows, channels, inputs + e * p.input_plane, input_rows,
+            tile_for(R, VN)(p.C, rows, channels, inputs + e * p.input_plane, input_rows,
                  outputs + e * p.output_plane + o * PANEL, PANEL, NULL, False)
             o += R
     for o in range(p.rows):

@@ -15,7 +15,7 @@ from scratch cimport allocate, carve, piece_of, round_to_line
 from signals cimport PyErr_CheckSignals
 from simd cimport LANES, add, load, real, splat, store, subtract, vec
 from taps cimport ceil_div
-from tile cimport MAX_ROWS, even_rows, tile
+from tile cimport MAX_ROWS, even_rows, tile_for
 from transforms cimport (
     ELEMENTS, PAD, PANEL, REACH, SIDE, Images, Run, Tiling, images_of, read_tiles, runs_of, tiling_of,
     transform_output_gradient, transform_weights_gradient,
@@ -194,7 +194,7 @@ cdef int sums_item(
             R = max(4, even_rows(count - c, 6))
             for r in range(R):
                 rows[r] = p.inputs + e * p.input_plane + (first + min(c + r, count - 1)) * p.slab
-            tile(R, 2, p.tiles, rows, tiles,
+            tile_for(R, 2)(p.tiles, rows, tiles,
                  p.gradients + (column_block * ELEMENTS + e) * p.gradient_plane, gradient_rows,
                  sums + (e * CHANNELS + c) * WIDTH, WIDTH, NULL, False)
             c += R
