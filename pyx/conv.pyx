@@ -6,11 +6,7 @@ multiplies. It runs over work items whose cut and order depend on the problem al
 the same bits on any number of threads.
 """
 
-from cython.parallel cimport prange, threadid
-from libc.stdlib cimport free
-
-from scratch cimport allocate, carve, piece_of, round_to_line
-from signals cimport MACS_BETWEEN_SIGNALS, PyErr_CheckSignals, items_until_signals
+from parallel cimport MACS_BETWEEN_SIGNALS, carve, round_to_line, run_items
 from simd cimport LANES, copy_run, load, real, store, store_even
 from taps cimport (
     Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
@@ -98,9 +94,7 @@ def correlate(
 
 
 cdef int correlate_phase(Problem* p, int threads) except -1:
-    cdef Py_ssize_t items, item, first, last, step, size
     cdef double macs
-    cdef char* scratch
     cut(&p.grid, p.O)
     p.rows = p.O
     if 0 < p.grid.blocks < FEW_BLOCKS:
@@ -109,33 +103,24 @@ cdef int correlate_phase(Problem* p, int threads) except -1:
     macs = <double> block_pixels(&p.grid) * p.grid.chunks * chunk_taps(&p.grid)  # of a block and row
     p.rows = <Py_ssize_t> min(<double> p.rows, max(6.0, MACS_BETWEEN_SIGNALS / max(macs, 1.0)))
     p.row_parts = ceil_div(p.O, p.rows)
-    items = p.grid.blocks * p.row_parts
-    size = correlate_scratch(p)
-    step = items_until_signals(items, macs * p.O * p.grid.blocks)
-    scratch = allocate(threads, size)
-    try:
-        for first in range(0, items, step):
-            last = min(items, first + step)
-            with nogil:
-                for item in prange(first, last, schedule="dynamic", chunksize=1, num_threads=threads):
-                    correlate_item(p, item, piece_of(scratch, size, threadid()))
-            PyErr_CheckSignals()
-    finally:
-        free(scratch)
+    run_items(correlate_item, p, p.grid.blocks * p.row_parts, macs * p.O * p.grid.blocks,
+              correlate_scratch(p), threads)
     return 0
 
 
 cdef Py_ssize_t correlate_scratch(const Problem* p) noexcept nogil:
     """Bytes that `correlate_item` carves from its scratch."""
     cdef Py_ssize_t taps = chunk_taps(&p.grid)
+    cdef Py_ssize_t width = WIDEST if p.O == 1 or p.rows < 6 else 4 * LANES
     return (
         round_to_line((prepared_size(&p.grid) + LANES) * sizeof(real))
         + 3 * round_to_line(taps * sizeof(Py_ssize_t))
-        + round_to_line(taps * (WIDEST + LANES) * sizeof(real))  # a panel of any width
+        + round_to_line(taps * (width + LANES) * sizeof(real))  # a panel, with room for lanes too many
     )
 
 
-cdef void correlate_item(const Problem* p, Py_ssize_t item, char* scratch) noexcept nogil:
+cdef int correlate_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
+    cdef const Problem* p = <const Problem*> problem
     cdef const Grid* grid = &p.grid
     cdef Py_ssize_t most_taps = chunk_taps(grid)
     cdef real* image_scratch = <real*> carve(&scratch, (prepared_size(grid) + LANES) * sizeof(real))
@@ -154,7 +139,7 @@ cdef void correlate_item(const Problem* p, Py_ssize_t item, char* scratch) noexc
     job.block = block_at(grid, item // p.row_parts)
     if grid.chunks == 0:
         fill_block(&job)
-        return
+        return 0
     for index in range(grid.chunks):
         chunk = chunk_at(grid, index)
         job.block = block_at(grid, item // p.row_parts)
@@ -172,6 +157,7 @@ cdef void correlate_item(const Problem* p, Py_ssize_t item, char* scratch) noexc
             direct_tiles(&job, width)
         else:
             panel_tiles(&job, width, panel_rows, <real*> scratch)
+    return 0
 
 
 cdef inline bint goes_direct(const Job* job, Py_ssize_t width) noexcept nogil:

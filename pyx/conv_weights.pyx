@@ -5,12 +5,10 @@ multiplies, with taps as rows, output channels as columns and pixels to sum over
 items depend on the problem alone, and each sums in one fixed order.
 """
 
-from cython.parallel cimport prange, threadid
 from libc.stdlib cimport free
 from libc.string cimport memset
 
-from scratch cimport allocate, carve, piece_of, round_to_line
-from signals cimport MACS_BETWEEN_SIGNALS, PyErr_CheckSignals, items_until_signals
+from parallel cimport MACS_BETWEEN_SIGNALS, allocate, carve, on_line, round_to_line, run_items
 from simd cimport (
     LANES, LANES_LOG2, add, high, horizontal_sum, load, low, real, splat, store, vec,
 )
@@ -77,9 +75,9 @@ def correlate_weights(
 
 
 cdef int weights_phase(Problem* p, int threads) except -1:
-    cdef Py_ssize_t items, item, first, last, step, size, parts, i, slab
+    cdef Py_ssize_t parts, i, slab
     cdef double macs
-    cdef char* scratch
+    cdef char* copies = NULL
     cut(&p.grid, p.O)
     if p.grid.blocks == 0 or p.grid.chunks == 0:
         return 0
@@ -91,35 +89,23 @@ cdef int weights_phase(Problem* p, int threads) except -1:
         p.slabs = min(
             p.grid.blocks, ceil_div(FEW_ITEMS, parts), 1 + <Py_ssize_t> COPIES_SIZE // p.dw_size
         )
-    items = parts * p.slabs
-    size = weights_scratch(p)
     macs = <double> block_pixels(&p.grid) * p.O * p.grid.chunks * chunk_taps(&p.grid) * p.grid.blocks
     p.rounds = <Py_ssize_t> max(
         1.0, min(macs / MACS_BETWEEN_SIGNALS, <double> (p.grid.blocks // p.slabs))
     )
-    step = items_until_signals(items, macs / p.rounds)
-    scratch = allocate(threads, size)
-    p.copies = NULL
     try:
         if p.slabs > 1:
-            p.copies = <real*> allocate(p.slabs - 1, p.dw_size * sizeof(real))
+            copies = allocate(p.slabs - 1, p.dw_size * sizeof(real))
+            p.copies = <real*> on_line(copies)
             memset(p.copies, 0, (p.slabs - 1) * p.dw_size * sizeof(real))
         for p.round in range(p.rounds):
-            for first in range(0, items, step):
-                last = min(items, first + step)
-                with nogil:
-                    for item in prange(
-                        first, last, schedule="dynamic", chunksize=1, num_threads=threads
-                    ):
-                        weights_item(p, item, piece_of(scratch, size, threadid()))
-                PyErr_CheckSignals()
+            run_items(weights_item, p, parts * p.slabs, macs / p.rounds, weights_scratch(p), threads)
         with nogil:
             for slab in range(1, p.slabs):
                 for i in range(p.dw_size):
                     p.dw[i] += p.copies[(slab - 1) * p.dw_size + i]
     finally:
-        free(scratch)
-        free(p.copies)
+        free(copies)
     return 0
 
 
@@ -142,7 +128,8 @@ cdef Py_ssize_t weights_scratch(const Problem* p) noexcept nogil:
     )
 
 
-cdef void weights_item(const Problem* p, Py_ssize_t item, char* scratch) noexcept nogil:
+cdef int weights_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
+    cdef const Problem* p = <const Problem*> problem
     cdef const Grid* grid = &p.grid
     cdef Py_ssize_t slab = item % p.slabs
     cdef Py_ssize_t part = item // p.slabs % p.column_parts
@@ -209,6 +196,7 @@ cdef void weights_item(const Problem* p, Py_ssize_t item, char* scratch) noexcep
     for o in range(o_count):
         for t in range(tap_count):
             dw[o * p.dw_per_filter + weights[t]] += sums[t * padded + o]
+    return 0
 
 
 cdef inline real* copy_for(const Problem* p, Py_ssize_t slab) noexcept nogil:
@@ -261,15 +249,27 @@ cdef inline void transpose(vec* corner) noexcept nogil:
 
 # ---- gradient with respect to the bias -----------------------------------------------------------
 
+cdef struct Channels:
+    const real* dz
+    real* db
+    Py_ssize_t N, O, size
+
+
 def sum_channels(const real[:, :, :, ::1] dz, real[::1] db, int threads):
     """db[o] = sum of dz[n,o,p,q]: the gradient of `correlate` with respect to b."""
-    cdef Py_ssize_t N = dz.shape[0], O = dz.shape[1], size = dz.shape[2] * dz.shape[3], o
-    if N == 0:
+    cdef Channels p
+    p.N, p.O, p.size = dz.shape[0], dz.shape[1], dz.shape[2] * dz.shape[3]
+    if p.N == 0:
         db[:] = 0
         return
-    with nogil:
-        for o in prange(O, schedule="static", num_threads=threads):
-            db[o] = sum_channel(&dz[0, o, 0, 0], N, O * size, size)
+    p.dz, p.db = &dz[0, 0, 0, 0], &db[0]
+    run_items(sum_item, &p, p.O, <double> p.N * p.O * p.size, 0, threads)
+
+
+cdef int sum_item(const void* problem, Py_ssize_t o, char* scratch) noexcept nogil:
+    cdef const Channels* p = <const Channels*> problem
+    p.db[o] = sum_channel(p.dz + o * p.size, p.N, p.O * p.size, p.size)
+    return 0
 
 
 cdef real sum_channel(

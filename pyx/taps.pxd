@@ -58,7 +58,7 @@ cdef enum:
     MOST_PIXELS = 2048
     BLOCK_MACS = 1 << 20
     # Taps in a chunk: 16 pixels x 256 taps x 4 bytes is half of a 32 KB first-level cache.
-    CHUNK_TAPS = 256
+    CHUNK_TAPS = 512
 
 
 cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:

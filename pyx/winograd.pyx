@@ -4,11 +4,9 @@ transforms.pxd has the algorithm. The weights of a group of output channels are 
 all threads; then each work item takes one panel of tiles from the input to the output.
 """
 
-from cython.parallel cimport prange, threadid
 from libc.stdlib cimport free
 
-from scratch cimport allocate, carve, piece_of, round_to_line
-from signals cimport PyErr_CheckSignals, items_until_signals
+from parallel cimport allocate, carve, on_line, round_to_line, run_items
 from simd cimport LANES, add, load, real, splat, store, subtract, vec
 from taps cimport ceil_div
 from tile cimport MAX_ROWS, even_rows, tile_for
@@ -69,10 +67,9 @@ def winograd(
 
 cdef bint convolve(Problem* p, int threads) except -1:
     cdef Py_ssize_t panels = ceil_div(p.tiling.count, PANEL), slab = panels
-    cdef Py_ssize_t group, panel, first, size, row_size, panel_size
-    cdef bint finite = True
-    cdef char* shared = NULL
-    cdef char* scratch = NULL
+    cdef Py_ssize_t group, row_size, panel_size, weights_size, size
+    cdef double macs
+    cdef char* shared
     p.pitch = ceil_div(p.C, LANES) * LANES
     row_size = ELEMENTS * p.pitch * sizeof(real)
     group = min(p.O, max(<Py_ssize_t> 6, WEIGHTS_BYTES // row_size))
@@ -81,61 +78,33 @@ cdef bint convolve(Problem* p, int threads) except -1:
     p.output_plane = (group + MAX_ROWS) * PANEL + PAD
     p.weights_plane = group * p.pitch + PAD
     panel_size = ELEMENTS * p.input_plane * sizeof(real)
-    p.inputs = NULL
     if group < p.O:  # several groups need the same inputs
         slab = min(panels, max(<Py_ssize_t> 1, INPUTS_BYTES // panel_size))
         slab = ceil_div(panels, ceil_div(panels, slab))
-    size = item_scratch(p, group == p.O)
+    weights_size = round_to_line(ELEMENTS * p.weights_plane * sizeof(real))
+    shared = allocate(1, weights_size + (slab * panel_size if group < p.O else 0))
+    p.weights = <real*> on_line(shared)
+    p.inputs = <real*> (on_line(shared) + weights_size) if group < p.O else NULL
+    size = item_scratch(p)
     try:
-        shared = allocate(1, (
-            round_to_line(ELEMENTS * p.weights_plane * sizeof(real))
-            + (slab * panel_size if group < p.O else 0)
-        ))
-        p.weights = <real*> piece_of(shared, 0, 0)
-        if group < p.O:
-            p.inputs = p.weights + round_to_line(ELEMENTS * p.weights_plane * sizeof(real)) // sizeof(real)
-        scratch = allocate(threads, size)
-        for panel in range(0, panels, slab):
-            p.panel, p.panels = panel, min(slab, panels - panel)
+        for p.panel in range(0, panels, slab):
+            p.panels = min(slab, panels - p.panel)
+            macs = <double> p.panels * PANEL * ELEMENTS * p.C
             if p.inputs != NULL:
-                transform_inputs(p, threads)
-            for first in range(0, p.O, group):
-                p.first, p.rows = first, min(group, p.O - first)
-                finite = convolve_group(p, scratch, size, threads)
-                if not finite:
+                run_items(inputs_item, p, p.panels * ceil_div(p.C, CHANNELS), macs, 0, threads)
+            for p.first in range(0, p.O, group):
+                p.rows = min(group, p.O - p.first)
+                run_items(weights_item, p, p.rows, <double> p.rows * row_size, 0, threads)
+                if run_items(panel_item, p, p.panels, macs * p.rows, size, threads):
                     return False
     finally:
         free(shared)
-        free(scratch)
     return True
 
 
-cdef void transform_inputs(Problem* p, int threads) noexcept nogil:
-    cdef Py_ssize_t item
-    for item in prange(p.panels * ceil_div(p.C, CHANNELS), schedule="static", num_threads=threads):
-        inputs_item(p, item)
-
-
-cdef bint convolve_group(Problem* p, char* scratch, Py_ssize_t size, int threads) except -1:
-    cdef Py_ssize_t item, first, last, step
-    cdef int bad = 0
-    step = items_until_signals(p.panels, <double> p.panels * PANEL * ELEMENTS * p.rows * p.C)
-    with nogil:
-        for item in prange(p.rows, schedule="static", num_threads=threads):
-            weights_item(p, item)
-    for first in range(p.panel, p.panel + p.panels, step):
-        last = min(p.panel + p.panels, first + step)
-        with nogil:
-            for item in prange(first, last, schedule="dynamic", chunksize=1, num_threads=threads):
-                bad += panel_item(p, item, piece_of(scratch, size, threadid()))
-        PyErr_CheckSignals()
-        if bad:
-            return False
-    return True
-
-
-cdef void weights_item(const Problem* p, Py_ssize_t row) noexcept nogil:
+cdef int weights_item(const void* problem, Py_ssize_t row, char* scratch) noexcept nogil:
     """Transform the weights of one output channel, a vector of input channels at a time."""
+    cdef const Problem* p = <const Problem*> problem
     cdef real g[9 * LANES]  # lanes beyond the last channel hold what they may: nobody reads them
     cdef vec a[9]
     cdef vec half[18]
@@ -158,10 +127,12 @@ cdef void weights_item(const Problem* p, Py_ssize_t row) noexcept nogil:
             transform_weights(half + 3 * i, 1, u + REACH * i, 1)
         for i in range(ELEMENTS):
             store(to + i * p.weights_plane + c, u[i])
+    return 0
 
 
-cdef void inputs_item(const Problem* p, Py_ssize_t item) noexcept nogil:
+cdef int inputs_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
     """Transform some channels of one panel."""
+    cdef const Problem* p = <const Problem*> problem
     cdef Py_ssize_t panel = item % p.panels, first = item // p.panels * CHANNELS, c
     cdef Run runs[PANEL]
     cdef int run_count = runs_of(&p.tiling, (p.panel + panel) * PANEL, runs)
@@ -170,32 +141,34 @@ cdef void inputs_item(const Problem* p, Py_ssize_t item) noexcept nogil:
             &p.images, c, run_count, runs,
             p.inputs + panel * ELEMENTS * p.input_plane + c * PANEL, p.input_plane,
         )
+    return 0
 
 
-cdef Py_ssize_t item_scratch(const Problem* p, bint own_inputs) noexcept nogil:
+cdef Py_ssize_t item_scratch(const Problem* p) noexcept nogil:
     """Bytes that `panel_item` carves from its scratch."""
     return (
         2 * round_to_line(p.C * sizeof(Py_ssize_t))
         + round_to_line(ELEMENTS * p.output_plane * sizeof(real))
-        + (round_to_line(ELEMENTS * p.input_plane * sizeof(real)) if own_inputs else 0)
+        + (round_to_line(ELEMENTS * p.input_plane * sizeof(real)) if p.inputs == NULL else 0)
     )
 
 
-cdef int panel_item(const Problem* p, Py_ssize_t panel, char* scratch) noexcept nogil:
+cdef int panel_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
     """One panel of tiles; returns 1 if a result is not finite."""
+    cdef const Problem* p = <const Problem*> problem
     cdef Py_ssize_t* channels = <Py_ssize_t*> carve(&scratch, p.C * sizeof(Py_ssize_t))
     cdef Py_ssize_t* input_rows = <Py_ssize_t*> carve(&scratch, p.C * sizeof(Py_ssize_t))
     cdef real* outputs = <real*> carve(&scratch, ELEMENTS * p.output_plane * sizeof(real))
     cdef real* inputs = p.inputs
     cdef const real* rows[MAX_ROWS]
     cdef Run runs[PANEL]
-    cdef int run_count = runs_of(&p.tiling, panel * PANEL, runs), R, r, VN = 2, least_rows = 4, most_rows = 6, bad = 0
+    cdef int run_count = runs_of(&p.tiling, (p.panel + item) * PANEL, runs), R, r, VN = 2, least_rows = 4, most_rows = 6, bad = 0
     cdef Py_ssize_t c, o, e
     for c in range(p.C):
         channels[c] = c
         input_rows[c] = c * PANEL
     if inputs != NULL:
-        inputs += (panel - p.panel) * ELEMENTS * p.input_plane
+        inputs += item * ELEMENTS * p.input_plane
     else:
         inputs = <real*> scratch
         for c in range(p.C):

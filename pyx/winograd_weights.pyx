@@ -7,12 +7,10 @@ output gradients as [tile][channel]; then each of the 36 elements is a matrix pr
 tiles, which work items compute for a block of input and output channels each.
 """
 
-from cython.parallel cimport prange, threadid
 from libc.stdlib cimport free
 from libc.string cimport memset
 
-from scratch cimport allocate, carve, piece_of, round_to_line
-from signals cimport PyErr_CheckSignals
+from parallel cimport allocate, carve, on_line, round_to_line, run_items
 from simd cimport LANES, add, load, real, splat, store, subtract, vec
 from taps cimport ceil_div
 from tile cimport MAX_ROWS, even_rows, tile_for
@@ -62,9 +60,9 @@ def winograd_weights(
 
 
 cdef bint sum_slabs(Problem* p, int threads) except -1:
-    cdef Py_ssize_t size, tile_size, inputs_size
-    cdef char* shared = NULL
-    cdef char* scratch = NULL
+    cdef Py_ssize_t tile_size, inputs_size, panels
+    cdef double macs
+    cdef char* shared
     p.column_blocks = ceil_div(p.O, WIDTH)
     tile_size = ELEMENTS * (p.images.C + p.column_blocks * WIDTH) * sizeof(real)
     p.slab = max(<Py_ssize_t> PANEL, min(<Py_ssize_t> SLAB_TILES, SLAB_BYTES // tile_size) // PANEL * PANEL)
@@ -73,53 +71,43 @@ cdef bint sum_slabs(Problem* p, int threads) except -1:
     p.input_plane = p.images.C * p.slab + PAD
     p.gradient_plane = p.slab * WIDTH + PAD
     inputs_size = round_to_line(ELEMENTS * p.input_plane * sizeof(real))
-    size = item_scratch(p)
+    shared = allocate(
+        1, inputs_size + p.column_blocks * ELEMENTS * p.gradient_plane * <Py_ssize_t> sizeof(real)
+    )
+    p.inputs = <real*> on_line(shared)
+    p.gradients = <real*> (on_line(shared) + inputs_size)
     try:
-        shared = allocate(
-            1, inputs_size + p.column_blocks * ELEMENTS * p.gradient_plane * <Py_ssize_t> sizeof(real)
-        )
-        p.inputs = <real*> piece_of(shared, 0, 0)
-        p.gradients = p.inputs + inputs_size // <Py_ssize_t> sizeof(real)
-        scratch = allocate(threads, size)
         for p.first in range(0, p.tiling.count, p.slab):
             p.tiles = min(p.slab, p.tiling.count - p.first)
-            if not sum_slab(p, scratch, size, threads):
+            panels = ceil_div(p.tiles, PANEL)
+            macs = <double> p.tiles * ELEMENTS * p.images.C * p.O
+            run_items(inputs_item, p, panels * p.images.C, macs / p.O, 0, threads)
+            run_items(gradients_item, p, panels * p.column_blocks, macs / p.images.C, 0, threads)
+            if run_items(
+                sums_item, p, ceil_div(p.images.C, CHANNELS) * p.column_blocks, macs, item_scratch(p), threads
+            ):
                 return False
-            PyErr_CheckSignals()
     finally:
         free(shared)
-        free(scratch)
     return True
 
 
-cdef bint sum_slab(const Problem* p, char* scratch, Py_ssize_t size, int threads) noexcept nogil:
-    cdef Py_ssize_t panels = ceil_div(p.tiles, PANEL), item
-    cdef int bad = 0
-    for item in prange(panels * p.images.C, schedule="static", num_threads=threads):
-        inputs_item(p, item % panels, item // panels)
-    for item in prange(panels * p.column_blocks, schedule="static", num_threads=threads):
-        gradients_item(p, item % panels, item // panels)
-    for item in prange(
-        ceil_div(p.images.C, CHANNELS) * p.column_blocks,
-        schedule="dynamic", chunksize=1, num_threads=threads,
-    ):
-        bad += sums_item(
-            p, item // p.column_blocks, item % p.column_blocks, piece_of(scratch, size, threadid())
-        )
-    return not bad
-
-
-cdef void inputs_item(const Problem* p, Py_ssize_t panel, Py_ssize_t c) noexcept nogil:
+cdef int inputs_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
     """Transform one channel of one panel of inputs."""
+    cdef const Problem* p = <const Problem*> problem
+    cdef Py_ssize_t panel = item % ceil_div(p.tiles, PANEL), c = item // ceil_div(p.tiles, PANEL)
     cdef Run runs[PANEL]
     cdef int run_count = runs_of(&p.tiling, p.first + panel * PANEL, runs)
     read_tiles(
         &p.images, c, run_count, runs, p.inputs + c * p.slab + panel * PANEL, p.input_plane
     )
+    return 0
 
 
-cdef void gradients_item(const Problem* p, Py_ssize_t panel, Py_ssize_t block) noexcept nogil:
+cdef int gradients_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
     """Transform one panel of a block of channels of dz, with channels as the lanes."""
+    cdef const Problem* p = <const Problem*> problem
+    cdef Py_ssize_t panel = item % ceil_div(p.tiles, PANEL), block = item // ceil_div(p.tiles, PANEL)
     cdef real z[PANEL * SIDE * SIDE * WIDTH]  # [tile][row][column][channel]
     cdef vec y[SIDE * SIDE]
     cdef vec half[REACH * SIDE]
@@ -152,6 +140,7 @@ cdef void gradients_item(const Problem* p, Py_ssize_t panel, Py_ssize_t block) n
                 transform_output_gradient(half + SIDE * i, 1, m + REACH * i, 1)
             for i in range(ELEMENTS):
                 store(to + i * p.gradient_plane + t * WIDTH + v * LANES, m[i])
+    return 0
 
 
 cdef inline void copy_row(const real* row, Py_ssize_t count, real* to) noexcept nogil:
@@ -173,10 +162,10 @@ cdef Py_ssize_t item_scratch(const Problem* p) noexcept nogil:
     )
 
 
-cdef int sums_item(
-    const Problem* p, Py_ssize_t row_block, Py_ssize_t column_block, char* scratch,
-) noexcept nogil:
+cdef int sums_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
     """What a slab adds to dw, for a block of input and one of output channels; 1 if not all is finite."""
+    cdef const Problem* p = <const Problem*> problem
+    cdef Py_ssize_t row_block = item // p.column_blocks, column_block = item % p.column_blocks
     cdef Py_ssize_t* tiles = <Py_ssize_t*> carve(&scratch, p.slab * sizeof(Py_ssize_t))
     cdef Py_ssize_t* gradient_rows = <Py_ssize_t*> carve(&scratch, p.slab * sizeof(Py_ssize_t))
     cdef real* sums = <real*> scratch  # [element][input channel][output channel]
