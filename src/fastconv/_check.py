@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,13 @@ def gradient_dtype(of: Array, computed: np.dtype[Any]) -> np.dtype[Any]:
     return computed
 
 
+def narrowed(gradient: Array, of: Array, computed: np.dtype[Any]) -> Array:
+    """`gradient`, computed in that dtype, in the dtype of what it is the gradient of."""
+    if of.dtype is computed:
+        return gradient
+    return gradient.astype(gradient_dtype(of, computed), copy=False)
+
+
 def ready(a: Array, dtype: np.dtype[Any]) -> Array:
     """`a` as a kernel needs it: of that dtype, native, aligned, C-contiguous. Itself if it is so."""
     flags = a.flags
@@ -121,9 +129,7 @@ def fits(what: str, shape: Sequence[int], itemsize: int) -> None:
     Left to itself the system hands out address space that it cannot back, and kills the process
     when it is used.
     """
-    size = itemsize
-    for extent in shape:
-        size *= extent
+    size = prod(shape) * itemsize
     if size < _LARGE:
         return
     if size > sys.maxsize:

@@ -60,10 +60,11 @@ def use_conv_algorithm(name: str) -> AbstractContextManager[None]:
 
 # With more channels one panel of transformed tiles would take more than 4 MB of scratch.
 _MOST_CHANNELS, _MOST_TOGETHER = 1024, 1536
+_LEAST_CHANNELS = 16
 
 
-def winograd_runs(in_channels: int, out_channels: int, images: int, rows: int, cols: int) -> bool:
-    """Whether a 3x3 convolution of stride 1 with so many rows and columns of outputs goes by Winograd."""
+def winograd_runs(in_channels: int, out_channels: int, out_shape: tuple[int, ...]) -> bool:
+    """Whether a 3x3 convolution of stride 1 with outputs (N, O, P, Q) goes by Winograd."""
     name = _choice.get()
     if name == "direct" or in_channels + out_channels > _MOST_TOGETHER:
         return False
@@ -71,11 +72,8 @@ def winograd_runs(in_channels: int, out_channels: int, images: int, rows: int, c
         return False
     if name == "winograd":
         return True
+    if min(in_channels, out_channels) < _LEAST_CHANNELS:
+        return False
+    images, rows, cols = out_shape[0], *out_shape[2:]
     tiles = -(-rows // 4) * -(-cols // 4)
-    return (
-        in_channels >= 16
-        and out_channels >= 16
-        and images * tiles >= 4
-        and 16 * tiles <= 2 * rows * cols
-        and get_backend() == "compiled"
-    )
+    return images * tiles >= 4 and 16 * tiles <= 2 * rows * cols and get_backend() == "compiled"

@@ -24,6 +24,9 @@ from ..backend import kernels, threads_for
 
 # Of a padded axis, so that every position in it fits a signed integer of the kernels.
 _LARGEST = sys.maxsize // 4
+_ONE = (1, 1)
+# A 1-D image is a 2-D image of height 1.
+_ROW = (slice(None), slice(None), None)
 # What conv1d and conv2d take for stride, padding and upsampling.
 Size = int | Pair
 
@@ -54,7 +57,13 @@ def conv2d_forward(
     ValueError
         Shapes that do not fit each other; sizes out of range.
     """
-    return _forward(4, A, W, b, stride, padding, upsampling)
+    a, w = check.array("A", A, 4), check.array("W", W, 4)
+    return _forward(
+        a, w, b,
+        check.pair("stride", stride, 1),
+        check.pair("padding", padding, 0),
+        check.pair("upsampling", upsampling, 1),
+    )
 
 
 def conv2d_backward(
@@ -78,113 +87,32 @@ def conv2d_backward(
     TypeError, ValueError
         As `conv2d_forward`.
     """
-    return _backward(4, dLdZ, A, W, stride, padding, upsampling)
+    dz, a, w = check.array("dLdZ", dLdZ, 4), check.array("A", A, 4), check.array("W", W, 4)
+    return _backward(
+        dz, a, w,
+        check.pair("stride", stride, 1),
+        check.pair("padding", padding, 0),
+        check.pair("upsampling", upsampling, 1),
+    )
 
 
 def conv1d_forward(
     A: Any, W: Any, b: Any = None, stride: int = 1, padding: int = 0, upsampling: int = 1
 ) -> Array:
     """`conv2d_forward` for A (N, C, W) and W (O, C, K)."""
-    return _forward(3, A, W, b, stride, padding, upsampling)
+    a, w = check.array("A", A, 3), check.array("W", W, 3)
+    return _forward(a, w, b, *_steps_1d(stride, padding, upsampling))
 
 
 def conv1d_backward(
     dLdZ: Any, A: Any, W: Any, stride: int = 1, padding: int = 0, upsampling: int = 1
 ) -> tuple[Array, Array, Array]:
     """`conv2d_backward` for A (N, C, W) and W (O, C, K)."""
-    return _backward(3, dLdZ, A, W, stride, padding, upsampling)
+    dz, a, w = check.array("dLdZ", dLdZ, 3), check.array("A", A, 3), check.array("W", W, 3)
+    return _backward(dz, a, w, *_steps_1d(stride, padding, upsampling))
 
 
-def _forward(ndim: int, A: Any, W: Any, b: Any, stride: Size, padding: Size, upsampling: Size) -> Array:
-    a, w = check.array("A", A, ndim), check.array("W", W, ndim)
-    s, p, up = _steps(ndim, stride, padding, upsampling)
-    shape, s, up = _geometry(a, w, s, p, up)
-    bias = None if b is None else check.array("b", b, 1)
-    if bias is not None and bias.shape[0] != w.shape[0]:
-        raise ValueError(f"b has shape {bias.shape}, but W has {w.shape[0]} output channels: {w.shape}")
-    dtype = check.real_dtype(a, w)
-    Z = check.empty("the result", shape, dtype)
-    check.fits("A", a.shape, dtype.itemsize)
-    _correlate(
-        _as_2d(check.ready(a, dtype)), _as_2d(check.ready(w, dtype)),
-        None if bias is None else check.ready(bias, dtype), _as_2d(Z), s, p, up,
-    )
-    return Z
-
-
-def _backward(
-    ndim: int, dLdZ: Any, A: Any, W: Any, stride: Size, padding: Size, upsampling: Size
-) -> tuple[Array, Array, Array]:
-    dz, a, w = check.array("dLdZ", dLdZ, ndim), check.array("A", A, ndim), check.array("W", W, ndim)
-    s, p, up = _steps(ndim, stride, padding, upsampling)
-    shape, s, up = _geometry(a, w, s, p, up)
-    check.same_shape("dLdZ", dz, shape, "Z")
-    dtype = check.real_dtype(dz, a, w)
-    dLdA = check.empty("dLdA", a.shape, dtype)
-    dLdW = check.empty("dLdW", w.shape, dtype)
-    dLdb = np.empty(w.shape[0], dtype)
-    check.fits("dLdZ", dz.shape, dtype.itemsize)
-    dz2, a2, w2 = (_as_2d(check.ready(x, dtype)) for x in (dz, a, w))
-    _correlate(*_as_input_gradient(dz2, w2, _as_2d(dLdA), s, p, up))
-    _correlate_weights(a2, dz2, _as_2d(dLdW), dLdb, s, p, up)
-    return (
-        dLdA.astype(check.gradient_dtype(a, dtype), copy=False),
-        dLdW.astype(check.gradient_dtype(w, dtype), copy=False),
-        dLdb.astype(check.gradient_dtype(w, dtype), copy=False),
-    )
-
-
-def _as_input_gradient(
-    dz: Array, w: Array, dx: Array, stride: Pair, padding: Pair, up: Pair
-) -> tuple[Array, Array, None, Array, Pair, Pair, Pair]:
-    """The arguments with which `_correlate` computes the gradient with respect to A."""
-    rotated = w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
-    return dz, rotated, None, dx, up, (w.shape[2] - 1 - padding[0], w.shape[3] - 1 - padding[1]), stride
-
-
-def _correlate(
-    x: Array, w: Array, b: Array | None, out: Array, stride: Pair, pad: Pair, up: Pair
-) -> None:
-    kernel = kernels(out.dtype)
-    threads = threads_for(out.size * (w.size // w.shape[0]) // (up[0] * up[1]))
-    if (
-        w.shape[2:] == (3, 3)
-        and stride == up == (1, 1)
-        and winograd_runs(w.shape[1], w.shape[0], out.shape[0], *out.shape[2:])
-        and kernel.winograd(x, w, b, out, pad, threads)
-    ):
-        return
-    kernel.correlate(x, w, b, out, stride, pad, up, threads)
-
-
-def _correlate_weights(
-    x: Array, dz: Array, dw: Array, db: Array, stride: Pair, pad: Pair, up: Pair
-) -> None:
-    kernel = kernels(dw.dtype)
-    threads = threads_for(dz.size * (dw.size // dw.shape[0]) // (up[0] * up[1]))
-    kernel.sum_channels(dz, db, threads)
-    if (
-        dw.shape[2:] == (3, 3)
-        and stride == up == (1, 1)
-        and winograd_runs(dw.shape[1], dw.shape[0], dz.shape[0], *dz.shape[2:])
-        and kernel.winograd_weights(x, dz, dw, pad, threads)
-    ):
-        return
-    kernel.correlate_weights(x, dz, dw, stride, pad, up, threads)
-
-
-def _as_2d(x: Array) -> Array:
-    """A 1-D image is a 2-D image of height 1."""
-    return x if x.ndim == 4 else x[:, :, None]
-
-
-def _steps(ndim: int, stride: Size, padding: Size, upsampling: Size) -> tuple[Pair, Pair, Pair]:
-    if ndim == 4:
-        return (
-            check.pair("stride", stride, 1),
-            check.pair("padding", padding, 0),
-            check.pair("upsampling", upsampling, 1),
-        )
+def _steps_1d(stride: int, padding: int, upsampling: int) -> tuple[Pair, Pair, Pair]:
     return (
         (1, check.integer("stride", stride, 1)),
         (0, check.integer("padding", padding, 0)),
@@ -192,40 +120,124 @@ def _steps(ndim: int, stride: Size, padding: Size, upsampling: Size) -> tuple[Pa
     )
 
 
+def _forward(a: Array, w: Array, b: Any, stride: Pair, padding: Pair, up: Pair) -> Array:
+    shape, stride, up = _geometry(a, w, stride, padding, up)
+    bias = None
+    dtype = check.real_dtype(a, w)
+    if b is not None:
+        bias = check.array("b", b, 1)
+        if bias.shape[0] != w.shape[0]:
+            raise ValueError(f"b has shape {bias.shape}, but W has {w.shape[0]} output channels: {w.shape}")
+        bias = check.ready(bias, dtype)
+    Z = check.empty("the result", shape, dtype)
+    check.fits("A", a.shape, dtype.itemsize)
+    a, w = check.ready(a, dtype), check.ready(w, dtype)
+    if a.ndim == 4:
+        _correlate(a, w, bias, Z, stride, padding, up)
+    else:
+        _correlate(a[_ROW], w[_ROW], bias, Z[_ROW], stride, padding, up)
+    return Z
+
+
+def _backward(
+    dz: Array, a: Array, w: Array, stride: Pair, padding: Pair, up: Pair
+) -> tuple[Array, Array, Array]:
+    shape, stride, up = _geometry(a, w, stride, padding, up)
+    check.same_shape("dLdZ", dz, shape, "Z")
+    dtype = check.real_dtype(dz, a, w)
+    dLdA = check.empty("dLdA", a.shape, dtype)
+    dLdW = check.empty("dLdW", w.shape, dtype)
+    dLdb = np.empty(w.shape[0], dtype)
+    check.fits("dLdZ", dz.shape, dtype.itemsize)
+    images = [dLdA, dLdW, *(check.ready(x, dtype) for x in (dz, a, w))]
+    if a.ndim == 3:
+        images = [image[_ROW] for image in images]
+    dx, dw, dz, x, w2 = images
+    _input_gradient(dz, w2, dx, stride, padding, up)
+    _weight_gradient(x, dz, dw, dLdb, stride, padding, up)
+    return (
+        check.narrowed(dLdA, a, dtype), check.narrowed(dLdW, w, dtype), check.narrowed(dLdb, w, dtype)
+    )
+
+
+# Below, images have four dimensions, and arrays are as the kernels want them.
+
+
+def _correlate(
+    x: Array, w: Array, b: Array | None, out: Array, stride: Pair, pad: Pair, up: Pair
+) -> None:
+    kernel = kernels(out.dtype)
+    O, C, rows, cols = w.shape
+    threads = threads_for(out.size * C * rows * cols // (up[0] * up[1]))
+    if (
+        rows == cols == 3
+        and stride == up == _ONE
+        and winograd_runs(C, O, out.shape)
+        and kernel.winograd(x, w, b, out, pad, threads)
+    ):
+        return
+    kernel.correlate(x, w, b, out, stride, pad, up, threads)
+
+
+def _input_gradient(dz: Array, w: Array, dx: Array, stride: Pair, padding: Pair, up: Pair) -> None:
+    rotated = w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+    pad = w.shape[2] - 1 - padding[0], w.shape[3] - 1 - padding[1]
+    _correlate(dz, rotated, None, dx, up, pad, stride)
+
+
+def _weight_gradient(
+    x: Array, dz: Array, dw: Array, db: Array, stride: Pair, pad: Pair, up: Pair
+) -> None:
+    kernel = kernels(dw.dtype)
+    O, C, rows, cols = dw.shape
+    threads = threads_for(dz.size * C * rows * cols // (up[0] * up[1]))
+    kernel.sum_channels(dz, db, threads)
+    if (
+        rows == cols == 3
+        and stride == up == _ONE
+        and winograd_runs(C, O, dz.shape)
+        and kernel.winograd_weights(x, dz, dw, pad, threads)
+    ):
+        return
+    kernel.correlate_weights(x, dz, dw, stride, pad, up, threads)
+
+
 def _geometry(
     a: Array, w: Array, stride: Pair, padding: Pair, up: Pair
 ) -> tuple[tuple[int, ...], Pair, Pair]:
     """The shape of Z, and stride and upsampling as the kernels need them."""
-    check.not_empty("A", a)
-    if 0 in w.shape:
+    if a.ndim == 4:
+        (N, C, H, W), (O, channels, KH, KW) = a.shape, w.shape
+    else:
+        (N, C, W), (O, channels, KW) = a.shape, w.shape
+        H = KH = 1
+    if channels != C:
+        raise ValueError(
+            f"A has {C} channels, but W has {channels} input channels: shapes {a.shape} and {w.shape}"
+        )
+    if not (C and H and W and O and KH and KW):
+        check.not_empty("A", a)
         raise ValueError(f"W has shape {w.shape}: no size may be 0")
-    if a.shape[1] != w.shape[1]:
-        raise ValueError(
-            f"A has {a.shape[1]} channels, but W has {w.shape[1]} input channels: "
-            f"shapes {a.shape} and {w.shape}"
-        )
-    if a.ndim == 3:
-        out, s, k = _axis(a, w, 2, stride[1], padding[1], up[1])
-        return (a.shape[0], w.shape[0], out), (1, s), (1, k)
-    rows, s_rows, k_rows = _axis(a, w, 2, stride[0], padding[0], up[0])
-    cols, s_cols, k_cols = _axis(a, w, 3, stride[1], padding[1], up[1])
-    return (a.shape[0], w.shape[0], rows, cols), (s_rows, s_cols), (k_rows, k_cols)
-
-
-def _axis(a: Array, w: Array, axis: int, stride: int, padding: int, up: int) -> tuple[int, int, int]:
-    n, kernel = a.shape[axis], w.shape[axis]
-    size = up * (n - 1) + 1 + 2 * padding
-    if kernel > size:
-        raise ValueError(
-            f"the kernel is larger than the input: W has shape {w.shape}, A {a.shape} with "
-            f"upsampling {up} and padding {padding}, that is {kernel} against {size}"
-        )
-    if size > _LARGEST:
-        raise ValueError(
-            f"the input is too large: A has shape {a.shape} with upsampling {up} and padding {padding}, "
-            f"that is {size} against {_LARGEST}"
-        )
-    out = (size - kernel) // stride + 1
+    height, width = up[0] * (H - 1) + 1 + 2 * padding[0], up[1] * (W - 1) + 1 + 2 * padding[1]
+    if not (KH <= height <= _LARGEST and KW <= width <= _LARGEST):
+        raise _misfit(a, w, padding, up, (height, width), (KH, KW))
+    P, Q = (height - KH) // stride[0] + 1, (width - KW) // stride[1] + 1
     # With one output there is no step to the next, with one input no zeros to insert; the kernels
     # would overflow on a step that no array bounds.
-    return out, stride if out > 1 else 1, up if n > 1 else 1
+    if P == 1 or Q == 1:
+        stride = stride[0] if P > 1 else 1, stride[1] if Q > 1 else 1
+    if H == 1 or W == 1:
+        up = up[0] if H > 1 else 1, up[1] if W > 1 else 1
+    return (N, O, P, Q) if a.ndim == 4 else (N, O, Q), stride, up
+
+
+def _misfit(a: Array, w: Array, padding: Pair, up: Pair, sizes: Pair, kernel: Pair) -> ValueError:
+    axis = 0 if not kernel[0] <= sizes[0] <= _LARGEST else 1
+    size = sizes[axis]
+    of = f"A {a.shape} with upsampling {up[axis]} and padding {padding[axis]}"
+    if kernel[axis] > size:
+        return ValueError(
+            f"the kernel is larger than the input: W has shape {w.shape}, {of}, "
+            f"that is {kernel[axis]} against {size}"
+        )
+    return ValueError(f"the input is too large: {of}, that is {size} against {_LARGEST}")
