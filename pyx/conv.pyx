@@ -113,7 +113,7 @@ cdef Py_ssize_t correlate_scratch(const Problem* p) noexcept nogil:
     cdef Py_ssize_t taps = chunk_taps(&p.grid)
     cdef Py_ssize_t width = WIDEST if p.O == 1 or p.rows < 6 else 4 * LANES
     return (
-        round_to_line((prepared_size(&p.grid) + LANES) * sizeof(real))
+        round_to_line(prepared_size(&p.grid) * sizeof(real))
         + 3 * round_to_line(taps * sizeof(Py_ssize_t))
         + round_to_line(taps * (width + LANES) * sizeof(real))  # a panel, with room for lanes too many
     )
@@ -123,7 +123,7 @@ cdef int correlate_item(const void* problem, Py_ssize_t item, char* scratch) noe
     cdef const Problem* p = <const Problem*> problem
     cdef const Grid* grid = &p.grid
     cdef Py_ssize_t most_taps = chunk_taps(grid)
-    cdef real* image_scratch = <real*> carve(&scratch, (prepared_size(grid) + LANES) * sizeof(real))
+    cdef real* image_scratch = <real*> carve(&scratch, prepared_size(grid) * sizeof(real))
     cdef Py_ssize_t* taps = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
     cdef Py_ssize_t* weights = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
     cdef Py_ssize_t* panel_rows = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
@@ -349,7 +349,7 @@ cdef inline void put(real* out, const real* source, Py_ssize_t count, Py_ssize_t
         copy_run(out, source, count)
         return
     if step == 2:
-        while i + LANES < count:  # what lies beyond the last may be another thread's
+        while i + LANES <= count:
             store_even(out + 2 * i, load(source + i))
             i += LANES
     while i < count:

@@ -91,11 +91,13 @@ static inline vec odd(vec a, vec b) { return FASTCONV_SHUFFLE(a, b, FASTCONV_ODD
 static inline vec low(vec a, vec b) { return FASTCONV_SHUFFLE(a, b, FASTCONV_LOW); }
 static inline vec high(vec a, vec b) { return FASTCONV_SHUFFLE(a, b, FASTCONV_HIGH); }
 
-/* to[0], to[2], ... = a[0], a[1], ...; what lies between them stays. */
+/* to[0], to[2], ... = a[0], a[1], ...; what lies between them stays, and beyond the last nothing is
+ * touched: it may be another thread's. */
 static inline void store_even(real *to, vec a)
 {
-    store(to, FASTCONV_SHUFFLE(low(a, a), load(to), FASTCONV_BLEND));
-    store(to + LANES, FASTCONV_SHUFFLE(high(a, a), load(to + LANES), FASTCONV_BLEND));
+    vec first = load(to), last = load(to + LANES - 1);
+    store(to, FASTCONV_SHUFFLE(low(a, a), first, FASTCONV_BLEND));
+    store(to + LANES - 1, FASTCONV_SHUFFLE(last, high(a, a), FASTCONV_BLEND));
 }
 
 /* Copy `count` numbers between places that do not overlap. Rows of images are mostly short, and a

@@ -17,7 +17,7 @@ axis, output p meets kernel tap u at position p*stride + u - pad of the input *d
 
 from libc.string cimport memset
 
-from simd cimport LANES, copy_run, even, load, real, store
+from simd cimport LANES, copy_run, even, load, odd, real, store, vec
 
 
 cdef struct Axis:
@@ -57,8 +57,9 @@ cdef enum:
     LEAST_PIXELS = 256
     MOST_PIXELS = 2048
     BLOCK_MACS = 1 << 20
-    # Taps in a chunk: 16 pixels x 256 taps x 4 bytes is half of a 32 KB first-level cache.
-    CHUNK_TAPS = 512
+    # Taps in a chunk. A panel of 16 pixels then takes 36 KB: it streams from the second-level cache
+    # fast enough, and fewer chunks write results less often (512 against 256: 4% faster).
+    CHUNK_TAPS = 576
 
 
 cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
@@ -106,6 +107,7 @@ cdef inline void cut(Grid* grid, Py_ssize_t channels) noexcept nogil:
     chunk.channels = min(
         grid.C, max(<Py_ssize_t> 1, CHUNK_TAPS // max(<Py_ssize_t> 1, chunk.us * chunk.vs))
     )
+    chunk.channels = ceil_div(grid.C, ceil_div(grid.C, chunk.channels))  # as even as can be
     grid.chunks = 0
     if chunk.us and chunk.vs:
         grid.chunks = (
@@ -169,35 +171,46 @@ cdef inline Py_ssize_t prepared_extent(const Axis* axis, Py_ssize_t outs, Py_ssi
 
 
 cdef inline Py_ssize_t prepared_size(const Grid* grid) noexcept nogil:
-    """Numbers in the largest prepared image."""
+    """Numbers in the largest prepared image, with LANES more that may be read, and `prepare`'s line."""
     return (
-        grid.block.images * grid.chunk.channels
+        LANES
+        + grid.w.stride * (prepared_extent(&grid.w, grid.block.cols, grid.chunk.vs) + LANES)
+        + grid.block.images * grid.chunk.channels
         * min(grid.h.stride, grid.chunk.us) * prepared_extent(&grid.h, grid.block.rows, grid.chunk.us)
         * min(grid.w.stride, grid.chunk.vs) * prepared_extent(&grid.w, grid.block.cols, grid.chunk.vs)
     )
 
 
-cdef inline void copy_strided(
-    const real* line, Py_ssize_t step, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t count, real* to,
+cdef inline void copy_row(
+    const real* row, Py_ssize_t first, Py_ssize_t size, Py_ssize_t count, real* to,
 ) noexcept nogil:
-    """to[i] = line[i*step] for begin <= i < end, and zero elsewhere up to count."""
-    cdef Py_ssize_t i
+    """to[i] = row[first + i] for i < count, and zero where that lies outside 0 <= ... < size."""
+    cdef Py_ssize_t begin = min(count, max(<Py_ssize_t> 0, -first)), i
+    cdef Py_ssize_t end = max(begin, min(count, size - first))
     for i in range(begin):
         to[i] = 0
-    if step == 1:
-        copy_run(to + begin, line + begin, end - begin)
-    else:
-        i = begin
-        if step == 2:
-            # Two vectors hold one more number than is wanted: it must not be the last of the image.
-            while i + LANES < end:
-                store(to + i, even(load(line + 2 * i), load(line + 2 * i + LANES)))
-                i += LANES
-        while i < end:
-            to[i] = line[i * step]
-            i += 1
+    copy_run(to + begin, row + first + begin, end - begin)
     for i in range(end, count):
         to[i] = 0
+
+
+cdef inline void split_row(
+    const real* line, Py_ssize_t stride, Py_ssize_t phases, Py_ssize_t count, real* to, Py_ssize_t pitch,
+) noexcept nogil:
+    """to[phase][i] = line[i*stride + phase]"""
+    cdef Py_ssize_t i = 0, phase
+    cdef vec a, b
+    if stride == 2 and phases == 2 and count >= LANES:
+        while i < count:
+            i = min(i, count - LANES)  # the last vector ends with the row
+            a, b = load(line + 2 * i), load(line + 2 * i + LANES)
+            store(to + i, even(a, b))
+            store(to + pitch + i, odd(a, b))
+            i += LANES
+        return
+    for phase in range(phases):
+        for i in range(count):
+            to[phase * pitch + i] = line[i * stride + phase]
 
 
 cdef inline Image prepare(
@@ -211,8 +224,12 @@ cdef inline Image prepare(
     cdef const real* x = grid.x + (block.image * grid.C + chunk.channel) * H * W
     cdef Py_ssize_t rows = prepared_extent(&grid.h, block.rows, chunk.us)
     cdef Py_ssize_t cols = prepared_extent(&grid.w, block.cols, chunk.vs)
-    cdef Py_ssize_t n, c, row_phase, col_phase, r, from_row, from_col, begin, end
+    cdef Py_ssize_t row_phases = min(grid.h.stride, chunk.us), col_phases = min(grid.w.stride, chunk.vs)
+    cdef Py_ssize_t line_size = (cols - 1) * grid.w.stride + col_phases
+    cdef Py_ssize_t n, c, row_phase, phase, r, from_row
+    cdef const real* source
     cdef real* to
+    cdef real* line
     cdef Py_ssize_t last = (
         ((block.image + block.images - 1) * grid.C + chunk.channel + chunk.channels - 1) * H + row + rows - 1
     ) * W + col + cols
@@ -231,31 +248,26 @@ cdef inline Image prepare(
     image.data = scratch
     image.per_row = cols
     image.per_col_phase = rows * cols
-    image.per_row_phase = min(grid.w.stride, chunk.vs) * image.per_col_phase
-    image.per_channel = min(grid.h.stride, chunk.us) * image.per_row_phase
+    image.per_row_phase = col_phases * image.per_col_phase
+    image.per_channel = row_phases * image.per_row_phase
     image.per_image = chunk.channels * image.per_channel
-    for col_phase in range(min(grid.w.stride, chunk.vs)):
-        from_col = col + col_phase
-        begin = min(cols, ceil_div(-from_col, grid.w.stride)) if from_col < 0 else 0
-        end = min(cols, ceil_div(W - from_col, grid.w.stride)) if from_col < W else 0
-        end = max(begin, end)
-        for n in range(block.images):
-            for c in range(chunk.channels):
-                for row_phase in range(min(grid.h.stride, chunk.us)):
-                    to = (
-                        scratch + n * image.per_image + c * image.per_channel
-                        + row_phase * image.per_row_phase + col_phase * image.per_col_phase
-                    )
-                    for r in range(rows):
-                        from_row = row + row_phase + r * grid.h.stride
-                        if 0 <= from_row < H:
-                            copy_strided(
-                                x + ((n * grid.C + c) * H + from_row) * W + from_col,
-                                grid.w.stride, begin, end, cols, to,
-                            )
-                        else:
-                            memset(to, 0, cols * sizeof(real))
-                        to += cols
+    line = scratch + block.images * image.per_image + LANES
+    for n in range(block.images):
+        for c in range(chunk.channels):
+            source = x + (n * grid.C + c) * H * W
+            for row_phase in range(row_phases):
+                to = scratch + n * image.per_image + c * image.per_channel + row_phase * image.per_row_phase
+                for r in range(rows):
+                    from_row = row + row_phase + r * grid.h.stride
+                    if not 0 <= from_row < H:
+                        for phase in range(col_phases):
+                            memset(to + phase * image.per_col_phase, 0, cols * sizeof(real))
+                    elif grid.w.stride == 1:
+                        copy_row(source + from_row * W, col, W, cols, to)
+                    else:
+                        copy_row(source + from_row * W, col, W, line_size, line)
+                        split_row(line, grid.w.stride, col_phases, cols, to, image.per_col_phase)
+                    to += cols
     return image
 
 
