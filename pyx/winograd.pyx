@@ -21,6 +21,8 @@ cdef enum:
     INPUTS_BYTES = 2 << 20
     # Input channels of one item of their transform.
     CHANNELS = 16
+    FEW_TILES = LANES
+    FEW_CHANNELS = 128  # input channels whose transformed weights an item holds: 600 KB with AVX-512
 
 
 cdef struct Problem:
@@ -62,7 +64,7 @@ def winograd(
     p.w_per_filter, p.w_per_channel = w.strides[0] // itemsize, w.strides[1] // itemsize
     p.w_per_row, p.w_per_col = w.strides[2] // itemsize, w.strides[3] // itemsize
     p.tiling = tiling_of(x.shape[0], p.P, p.Q)
-    return convolve(&p, threads)
+    return convolve_few(&p, threads) if p.tiling.count <= FEW_TILES else convolve(&p, threads)
 
 
 cdef bint convolve(Problem* p, int threads) except -1:
@@ -102,31 +104,40 @@ cdef bint convolve(Problem* p, int threads) except -1:
     return True
 
 
-cdef int weights_item(const void* problem, Py_ssize_t row, char* scratch) noexcept nogil:
-    """Transform the weights of one output channel, a vector of input channels at a time."""
-    cdef const Problem* p = <const Problem*> problem
-    cdef real g[9 * LANES]  # lanes beyond the last channel hold what they may: nobody reads them
+cdef inline void transform_filters(
+    const Problem* p, const real* w, Py_ssize_t per_lane, Py_ssize_t lanes, real* to, Py_ssize_t plane,
+) noexcept nogil:
+    """Transform `lanes` filters, `per_lane` numbers apart, to to[element * plane + lane]."""
+    cdef real g[9 * LANES]  # lanes beyond the last hold what they may: nobody reads them
     cdef vec a[9]
     cdef vec half[18]
     cdef vec u[ELEMENTS]
+    cdef Py_ssize_t lane, i, j
+    for lane in range(lanes):
+        for i in range(3):
+            for j in range(3):
+                g[(3 * i + j) * LANES + lane] = w[i * p.w_per_row + j * p.w_per_col]
+        w += per_lane
+    for i in range(9):
+        a[i] = load(g + i * LANES)
+    for j in range(3):
+        transform_weights(a + j, 3, half + j, 3)
+    for i in range(REACH):
+        transform_weights(half + 3 * i, 1, u + REACH * i, 1)
+    for i in range(ELEMENTS):
+        store(to + i * plane, u[i])
+
+
+cdef int weights_item(const void* problem, Py_ssize_t row, char* scratch) noexcept nogil:
+    """Transform the weights of one output channel, a vector of input channels at a time."""
+    cdef const Problem* p = <const Problem*> problem
     cdef const real* w = p.w + (p.first + row) * p.w_per_filter
     cdef real* to = p.weights + row * p.pitch
-    cdef Py_ssize_t block, c, lane, i, j
+    cdef Py_ssize_t block, c
     for block in range(p.pitch // LANES):
         c = block * LANES
-        for lane in range(min(<Py_ssize_t> LANES, p.C - c)):
-            for i in range(3):
-                for j in range(3):
-                    g[(3 * i + j) * LANES + lane] = w[i * p.w_per_row + j * p.w_per_col]
-            w += p.w_per_channel
-        for i in range(9):
-            a[i] = load(g + i * LANES)
-        for j in range(3):
-            transform_weights(a + j, 3, half + j, 3)
-        for i in range(REACH):
-            transform_weights(half + 3 * i, 1, u + REACH * i, 1)
-        for i in range(ELEMENTS):
-            store(to + i * p.weights_plane + c, u[i])
+        transform_filters(p, w + c * p.w_per_channel, p.w_per_channel, min(<Py_ssize_t> LANES, p.C - c),
+                          to + c, p.weights_plane)
     return 0
 
 
@@ -189,6 +200,83 @@ cdef int panel_item(const void* problem, Py_ssize_t item, char* scratch) noexcep
         bad |= write_tiles(p, p.first + o, VN, run_count, runs, outputs + o * PANEL)
     return bad
 
+
+# ---- few tiles -----------------------------------------------------------------------------------
+# A handful of tiles, as 4x4 images have, would leave most lanes of a panel empty. Output channels are
+# the lanes then, and tiles the rows; each item transforms the weights of its channels and uses them at
+# once.
+
+cdef bint convolve_few(Problem* p, int threads) except -1:
+    cdef double macs = <double> p.tiling.count * ELEMENTS * p.C
+    cdef char* shared
+    p.panel, p.panels = 0, 1
+    p.input_plane, p.output_plane = p.C * PANEL + PAD, PANEL
+    shared = allocate(1, ELEMENTS * p.input_plane * sizeof(real))
+    p.inputs = <real*> on_line(shared)
+    try:
+        run_items(inputs_item, p, ceil_div(p.C, CHANNELS), macs, 0, threads)
+        return not run_items(
+            few_item, p, ceil_div(p.O, PANEL), macs * p.O, few_scratch(), threads
+        )
+    finally:
+        free(shared)
+
+
+cdef Py_ssize_t few_scratch() noexcept nogil:
+    """Bytes that `few_item` carves from its scratch."""
+    return (
+        round_to_line(FEW_CHANNELS * sizeof(Py_ssize_t))
+        + round_to_line(ELEMENTS * (FEW_CHANNELS * PANEL + PAD) * sizeof(real))
+        + round_to_line(ELEMENTS * (FEW_TILES + MAX_ROWS) * PANEL * sizeof(real))
+    )
+
+
+cdef int few_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
+    """PANEL output channels of all tiles; returns 1 if a result is not finite."""
+    cdef const Problem* p = <const Problem*> problem
+    cdef Py_ssize_t first = item * PANEL, count = min(<Py_ssize_t> PANEL, p.O - first)
+    cdef Py_ssize_t plane = FEW_CHANNELS * PANEL + PAD, sums_plane = (FEW_TILES + MAX_ROWS) * PANEL
+    cdef Py_ssize_t* channels = <Py_ssize_t*> carve(&scratch, FEW_CHANNELS * sizeof(Py_ssize_t))
+    cdef real* weights = <real*> carve(&scratch, ELEMENTS * plane * sizeof(real))  # [element][c][lane]
+    cdef real* sums = <real*> scratch  # [element][tile][lane]
+    cdef real outputs[ELEMENTS * PANEL]  # [element][tile] of one channel
+    cdef const real* rows[MAX_ROWS]
+    cdef Run runs[PANEL]
+    cdef int run_count = runs_of(&p.tiling, 0, runs), VN = 1 if p.tiling.count <= LANES else 2, R, r, v, bad = 0
+    cdef Py_ssize_t from_c = 0, c, cs, e, t, o
+    for c in range(FEW_CHANNELS):
+        channels[c] = c * PANEL
+    while from_c < p.C:
+        cs = min(<Py_ssize_t> FEW_CHANNELS, p.C - from_c)
+        for c in range(cs):
+            for v in range(2):
+                transform_filters(
+                    p, p.w + (first + v * LANES) * p.w_per_filter + (from_c + c) * p.w_per_channel,
+                    p.w_per_filter, max(<Py_ssize_t> 0, min(<Py_ssize_t> LANES, count - v * LANES)),
+                    weights + c * PANEL + v * LANES, plane,
+                )
+        for e in range(ELEMENTS):
+            t = 0
+            while t < p.tiling.count:
+                # There is no smaller tile; its last rows may repeat a row.
+                R = max(4, even_rows(p.tiling.count - t, 6))
+                for r in range(R):
+                    rows[r] = p.inputs + e * p.input_plane + from_c * PANEL + min(t + r, p.tiling.count - 1)
+                tile_for(R, 2)(cs, rows, channels, weights + e * plane, channels,
+                               sums + e * sums_plane + t * PANEL, PANEL, NULL, from_c > 0)
+                t += R
+        from_c += cs
+    for o in range(count):
+        for e in range(ELEMENTS):
+            for t in range(p.tiling.count):
+                outputs[e * PANEL + t] = sums[e * sums_plane + t * PANEL + o]
+            for t in range(p.tiling.count, VN * LANES):
+                outputs[e * PANEL + t] = 0
+        bad |= write_tiles(p, first + o, VN, run_count, runs, outputs)
+    return bad
+
+
+# ---- results -------------------------------------------------------------------------------------
 
 cdef inline int write_tiles(
     const Problem* p, Py_ssize_t o, int VN, int run_count, const Run* runs, const real* outputs,
