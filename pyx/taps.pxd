@@ -171,46 +171,55 @@ cdef inline Py_ssize_t prepared_extent(const Axis* axis, Py_ssize_t outs, Py_ssi
 
 
 cdef inline Py_ssize_t prepared_size(const Grid* grid) noexcept nogil:
-    """Numbers in the largest prepared image, with LANES more that may be read, and `prepare`'s line."""
+    """Numbers in the largest prepared image, with LANES more that may be read."""
     return (
         LANES
-        + grid.w.stride * (prepared_extent(&grid.w, grid.block.cols, grid.chunk.vs) + LANES)
         + grid.block.images * grid.chunk.channels
         * min(grid.h.stride, grid.chunk.us) * prepared_extent(&grid.h, grid.block.rows, grid.chunk.us)
         * min(grid.w.stride, grid.chunk.vs) * prepared_extent(&grid.w, grid.block.cols, grid.chunk.vs)
     )
 
 
+cdef inline Py_ssize_t first_inside(Py_ssize_t start, Py_ssize_t stride, Py_ssize_t count) noexcept nogil:
+    """The first i of `count` for which start + i*stride is not negative."""
+    return min(count, ceil_div(-start, stride)) if start < 0 else 0
+
+
 cdef inline void copy_row(
-    const real* row, Py_ssize_t first, Py_ssize_t size, Py_ssize_t count, real* to,
+    const real* row, Py_ssize_t stride, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t count,
+    bint beyond, real* to,
 ) noexcept nogil:
-    """to[i] = row[first + i] for i < count, and zero where that lies outside 0 <= ... < size."""
-    cdef Py_ssize_t begin = min(count, max(<Py_ssize_t> 0, -first)), i
-    cdef Py_ssize_t end = max(begin, min(count, size - first))
+    """to[i] = row[i*stride] for begin <= i < end, and zero elsewhere up to count.
+
+    `beyond` allows to read and write up to LANES - 1 numbers too many.
+    """
+    cdef Py_ssize_t i
     for i in range(begin):
         to[i] = 0
-    copy_run(to + begin, row + first + begin, end - begin)
+    if stride == 1 and beyond:
+        i = begin
+        while i < end:
+            store(to + i, load(row + i))
+            i += LANES
+    elif stride == 1:
+        copy_run(to + begin, row + begin, end - begin)
+    else:
+        for i in range(begin, end):
+            to[i] = row[i * stride]
     for i in range(end, count):
         to[i] = 0
 
 
-cdef inline void split_row(
-    const real* line, Py_ssize_t stride, Py_ssize_t phases, Py_ssize_t count, real* to, Py_ssize_t pitch,
-) noexcept nogil:
-    """to[phase][i] = line[i*stride + phase]"""
-    cdef Py_ssize_t i = 0, phase
+cdef inline void split_row(const real* row, Py_ssize_t count, real* evens, real* odds) noexcept nogil:
+    """evens[i], odds[i] = row[2*i], row[2*i + 1], for a count of at least LANES."""
+    cdef Py_ssize_t i = 0
     cdef vec a, b
-    if stride == 2 and phases == 2 and count >= LANES:
-        while i < count:
-            i = min(i, count - LANES)  # the last vector ends with the row
-            a, b = load(line + 2 * i), load(line + 2 * i + LANES)
-            store(to + i, even(a, b))
-            store(to + pitch + i, odd(a, b))
-            i += LANES
-        return
-    for phase in range(phases):
-        for i in range(count):
-            to[phase * pitch + i] = line[i * stride + phase]
+    while i < count:
+        i = min(i, count - LANES)  # the last vector ends with the row
+        a, b = load(row + 2 * i), load(row + 2 * i + LANES)
+        store(evens + i, even(a, b))
+        store(odds + i, odd(a, b))
+        i += LANES
 
 
 cdef inline Image prepare(
@@ -225,11 +234,14 @@ cdef inline Image prepare(
     cdef Py_ssize_t rows = prepared_extent(&grid.h, block.rows, chunk.us)
     cdef Py_ssize_t cols = prepared_extent(&grid.w, block.cols, chunk.vs)
     cdef Py_ssize_t row_phases = min(grid.h.stride, chunk.us), col_phases = min(grid.w.stride, chunk.vs)
-    cdef Py_ssize_t line_size = (cols - 1) * grid.w.stride + col_phases
-    cdef Py_ssize_t n, c, row_phase, phase, r, from_row
+    cdef Py_ssize_t n, c, row_phase, phase, r, from_row, i
+    cdef Py_ssize_t begin[2]
+    cdef Py_ssize_t end[2]
     cdef const real* source
+    cdef const real* x_end = grid.x + grid.N * grid.C * H * W
     cdef real* to
-    cdef real* line
+    # Both phases of a stride of 2 at once, by whole vectors where the row has one.
+    cdef int together = 2 if grid.w.stride == 2 == col_phases and cols >= LANES else 1, k
     cdef Py_ssize_t last = (
         ((block.image + block.images - 1) * grid.C + chunk.channel + chunk.channels - 1) * H + row + rows - 1
     ) * W + col + cols
@@ -251,23 +263,41 @@ cdef inline Image prepare(
     image.per_row_phase = col_phases * image.per_col_phase
     image.per_channel = row_phases * image.per_row_phase
     image.per_image = chunk.channels * image.per_channel
-    line = scratch + block.images * image.per_image + LANES
-    for n in range(block.images):
-        for c in range(chunk.channels):
-            source = x + (n * grid.C + c) * H * W
-            for row_phase in range(row_phases):
-                to = scratch + n * image.per_image + c * image.per_channel + row_phase * image.per_row_phase
-                for r in range(rows):
-                    from_row = row + row_phase + r * grid.h.stride
-                    if not 0 <= from_row < H:
-                        for phase in range(col_phases):
-                            memset(to + phase * image.per_col_phase, 0, cols * sizeof(real))
-                    elif grid.w.stride == 1:
-                        copy_row(source + from_row * W, col, W, cols, to)
-                    else:
-                        copy_row(source + from_row * W, col, W, line_size, line)
-                        split_row(line, grid.w.stride, col_phases, cols, to, image.per_col_phase)
-                    to += cols
+    phase = 0
+    while phase < col_phases:
+        for k in range(together):
+            begin[k] = first_inside(col + phase + k, grid.w.stride, cols)
+            end[k] = max(begin[k], first_inside(col + phase + k - W, grid.w.stride, cols))
+        for n in range(block.images):
+            for c in range(chunk.channels):
+                for row_phase in range(row_phases):
+                    to = (
+                        scratch + n * image.per_image + c * image.per_channel
+                        + row_phase * image.per_row_phase + phase * image.per_col_phase
+                    )
+                    for r in range(rows):
+                        from_row = row + row_phase + r * grid.h.stride
+                        source = x + ((n * grid.C + c) * H + from_row) * W + col + phase
+                        if not 0 <= from_row < H:
+                            for k in range(together):
+                                memset(to + k * image.per_col_phase, 0, cols * sizeof(real))
+                        elif (
+                            together == 2
+                            and source >= grid.x and source + 2 * cols <= x_end
+                        ):
+                            split_row(source, cols, to, to + image.per_col_phase)
+                            for k in range(2):
+                                for i in range(begin[k]):
+                                    to[k * image.per_col_phase + i] = 0
+                                for i in range(end[k], cols):
+                                    to[k * image.per_col_phase + i] = 0
+                        else:
+                            # What is written beyond a row, the next row written puts right.
+                            for k in range(together):
+                                copy_row(source + k, grid.w.stride, begin[k], end[k], cols,
+                                         source + end[k] + LANES <= x_end, to + k * image.per_col_phase)
+                        to += cols
+        phase += together
     return image
 
 
