@@ -15,7 +15,7 @@ channels, which `tile` computes.
 """
 
 from simd cimport (
-    LANES, add, even, high, load, low, multiply_add, odd, real, splat, store, subtract, vec,
+    LANES, add, copy_run, even, high, load, low, multiply_add, odd, real, splat, store, subtract, vec,
 )
 
 cdef enum:
@@ -23,14 +23,13 @@ cdef enum:
     REACH = 6  # inputs
     ELEMENTS = 36
     PANEL = 2 * LANES  # tiles that go through the transforms together: two vectors
-    PITCH = 3 * LANES  # between the rows of a gathered panel, with room for lanes too many
-    LINE = SIDE * PANEL + 2 * SIDE
+    LINE = SIDE * PANEL + SIDE
     PAD = 16  # numbers between the planes of elements: at a power of two they would share cache sets
 
 
-# ---- transforms, of vectors `step` vectors apart, one axis at a time -----------------------------
+# ---- transforms of one axis, of vectors `step` apart to vectors `to` apart -----------------------
 
-cdef inline void transform_input(const vec* x, int step, vec* y, int to) noexcept nogil:
+cdef inline void transform_input(const vec* x, Py_ssize_t step, vec* y, Py_ssize_t to) noexcept nogil:
     """y = B' x: 6 to 6."""
     cdef vec x1 = x[step], x2 = x[2 * step], x3 = x[3 * step]
     cdef vec s = subtract(x[4 * step], x2), q = subtract(x3, x1)
@@ -42,7 +41,7 @@ cdef inline void transform_input(const vec* x, int step, vec* y, int to) noexcep
     y[5 * to] = multiply_add(subtract(subtract(x[5 * step], x3), q), s, splat(-1.5))
 
 
-cdef inline void transform_output(const vec* m, int step, vec* y, int to) noexcept nogil:
+cdef inline void transform_output(const vec* m, Py_ssize_t step, vec* y, Py_ssize_t to) noexcept nogil:
     """y = A' m: 6 to 4."""
     cdef vec m3 = m[3 * step], m4 = m[4 * step]
     cdef vec s = add(m[step], m[2 * step]), q = subtract(m[step], m[2 * step])
@@ -52,7 +51,7 @@ cdef inline void transform_output(const vec* m, int step, vec* y, int to) noexce
     y[3 * to] = add(multiply_add(multiply_add(q, m3, splat(8)), m4, splat(-0.125)), m[5 * step])
 
 
-cdef inline void transform_output_gradient(const vec* y, int step, vec* m, int to) noexcept nogil:
+cdef inline void transform_output_gradient(const vec* y, Py_ssize_t step, vec* m, Py_ssize_t to) noexcept nogil:
     """m = A y: 4 to 6."""
     cdef vec y0 = y[0], y1 = y[step], y2 = y[2 * step], y3 = y[3 * step]
     cdef vec s = add(y0, y2), q = add(y1, y3)
@@ -68,7 +67,7 @@ cdef inline void transform_output_gradient(const vec* y, int step, vec* m, int t
     m[5 * to] = y3
 
 
-cdef inline void transform_weights(const vec* g, int step, vec* u, int to) noexcept nogil:
+cdef inline void transform_weights(const vec* g, Py_ssize_t step, vec* u, Py_ssize_t to) noexcept nogil:
     """u = G g: 3 to 6."""
     cdef vec g0 = g[0], g1 = g[step], g2 = g[2 * step], zero = splat(0)
     cdef vec ends = add(g0, g2)
@@ -84,7 +83,7 @@ cdef inline void transform_weights(const vec* g, int step, vec* u, int to) noexc
     u[5 * to] = g2
 
 
-cdef inline void transform_weights_gradient(const vec* u, int step, vec* g, int to) noexcept nogil:
+cdef inline void transform_weights_gradient(const vec* u, Py_ssize_t step, vec* g, Py_ssize_t to) noexcept nogil:
     """g = G' u: 6 to 3."""
     cdef vec zero = splat(0)
     cdef vec a = multiply_add(zero, subtract(u[2 * step], u[step]), splat(<real> (1. / 3)))
@@ -142,93 +141,85 @@ cdef inline int runs_of(const Tiling* tiling, Py_ssize_t first, Run* runs) noexc
     return count
 
 
+# The tiles of a panel lie side by side in lines: line[4*tile + column]. A line of a run of tiles is a
+# piece of a row of the image.
+
 cdef inline void deal(const real* line, const int count, real* to) noexcept nogil:
     """to[j, lane] = line[4*lane + j] for j < count, 2 or 4."""
     cdef vec a = load(line), b = load(line + LANES)
     cdef vec c = load(line + 2 * LANES), d = load(line + 3 * LANES)
     cdef vec evens = even(a, b), more_evens = even(c, d), odds = odd(a, b), more_odds = odd(c, d)
     store(to, even(evens, more_evens))
-    store(to + PITCH, even(odds, more_odds))
+    store(to + PANEL, even(odds, more_odds))
     if count == SIDE:
-        store(to + 2 * PITCH, odd(evens, more_evens))
-        store(to + 3 * PITCH, odd(odds, more_odds))
+        store(to + 2 * PANEL, odd(evens, more_evens))
+        store(to + 3 * PANEL, odd(odds, more_odds))
 
 
-cdef inline void collect(const real* z, real* line) noexcept nogil:
-    """line[4*lane + j] = z[j, lane] for j < 4."""
-    cdef vec a = load(z), b = load(z + PITCH), c = load(z + 2 * PITCH), d = load(z + 3 * PITCH)
-    cdef vec evens = low(a, c), more_evens = high(a, c), odds = low(b, d), more_odds = high(b, d)
+cdef inline void collect(const vec* z, real* line) noexcept nogil:
+    """line[4*lane + j] = z[j][lane] for j < 4."""
+    cdef vec evens = low(z[0], z[2]), more_evens = high(z[0], z[2])
+    cdef vec odds = low(z[1], z[3]), more_odds = high(z[1], z[3])
     store(line, low(evens, odds))
     store(line + LANES, high(evens, odds))
     store(line + 2 * LANES, low(more_evens, more_odds))
     store(line + 3 * LANES, high(more_evens, more_odds))
 
 
-cdef inline void gather_tiles(
-    const real* plane, Py_ssize_t H, Py_ssize_t W, Py_ssize_t row, Py_ssize_t col, Py_ssize_t tiles,
-    const int reach, real* to,
-) noexcept nogil:
-    """to[(i, j), tile] = plane[row + i, col + 4*tile + j] for i, j < reach, zero outside the plane.
-
-    The rows of `to` are PITCH numbers apart. Whole vectors are written: up to LANES - 1 lanes too many.
-    """
-    # All lines are copied before one is read: loads that overlap unfinished stores would wait.
-    cdef real lines[REACH * LINE]
-    cdef const real* sources[REACH]
-    cdef const real* source
-    cdef real* line
-    cdef Py_ssize_t vectors = (tiles + LANES - 1) // LANES
-    cdef Py_ssize_t count = SIDE * LANES * vectors + (SIDE if reach > SIDE else 0)  # read of a row
-    cdef Py_ssize_t begin = min(count, max(<Py_ssize_t> 0, -col))
-    cdef Py_ssize_t end = max(begin, min(count, W - col)), i, v, at
-    for i in range(reach):
-        source = plane + (row + i) * W + col
-        sources[i] = source
-        if not (0 <= row + i < H and begin == 0 and end == count):
-            line = lines + i * LINE
-            sources[i] = line
-            if 0 <= row + i < H:
-                for at in range(begin):
-                    line[at] = 0
-                for at in range(begin, end):
-                    line[at] = source[at]
-                for at in range(end, count):
-                    line[at] = 0
-            else:
-                for at in range(count):
-                    line[at] = 0
-    for i in range(reach):
-        for v in range(vectors):
-            deal(sources[i] + v * SIDE * LANES, SIDE, to + v * LANES)
-            if reach > SIDE:
-                deal(sources[i] + (v * LANES + 1) * SIDE, reach - SIDE, to + SIDE * PITCH + v * LANES)
-        to += reach * PITCH
-
-
 cdef inline void read_tiles(
     const Images* p, Py_ssize_t c, int run_count, const Run* runs, real* to, Py_ssize_t plane,
 ) noexcept nogil:
-    """The panel's tiles of one input channel, transformed, to[element * plane + tile]."""
-    cdef real d[ELEMENTS * PITCH]
-    cdef vec x[ELEMENTS]
-    cdef vec y[ELEMENTS]
-    cdef Py_ssize_t i, v
-    cdef int run
-    if runs[run_count - 1].lane + runs[run_count - 1].tiles < PANEL:
-        for i in range(ELEMENTS * PITCH // LANES):
-            store(d + i * LANES, splat(0))  # lanes without a tile
-    for run in range(run_count):
-        gather_tiles(
-            p.x + (runs[run].image * p.C + c) * p.H * p.W, p.H, p.W,
-            runs[run].row * SIDE - p.pad_h, runs[run].col * SIDE - p.pad_w, runs[run].tiles,
-            REACH, d + runs[run].lane,
-        )
+    """The panel's tiles of one input channel, transformed, to[element * plane + tile] (on whole vectors)."""
+    # All lines are copied before one is read: loads that overlap unfinished stores would wait.
+    cdef real lines[REACH * LINE]
+    cdef real beside[REACH * PANEL * 2]  # columns 4 and 5 of each run's last tile
+    cdef vec d[ELEMENTS * 2]
+    cdef vec half[ELEMENTS]
+    cdef real* tiles = <real*> d  # [row, column, tile]
+    cdef const real* row
+    cdef real* line
+    cdef Py_ssize_t i, j, v, at, first, begin, end, count, lane
+    cdef int r
+    lane = runs[run_count - 1].lane + runs[run_count - 1].tiles
+    if lane < PANEL:  # lanes without a tile
+        for i in range(REACH):
+            for at in range(SIDE * lane, SIDE * PANEL):
+                lines[i * LINE + at] = 0
+    for i in range(REACH):
+        for at in range(SIDE * PANEL, LINE):
+            lines[i * LINE + at] = 0
+    for r in range(run_count):
+        count = SIDE * runs[r].tiles
+        first = runs[r].col * SIDE - p.pad_w
+        begin = min(count, max(<Py_ssize_t> 0, -first))
+        end = max(begin, min(count, p.W - first))
+        for i in range(REACH):
+            line = lines + i * LINE + SIDE * runs[r].lane
+            at = runs[r].row * SIDE - p.pad_h + i
+            row = p.x + ((runs[r].image * p.C + c) * p.H + at) * p.W + first
+            if not 0 <= at < p.H:
+                for j in range(count):
+                    line[j] = 0
+                beside[(i * PANEL + r) * 2] = beside[(i * PANEL + r) * 2 + 1] = 0
+                continue
+            for j in range(begin):
+                line[j] = 0
+            copy_run(line + begin, row + begin, end - begin)
+            for j in range(end, count):
+                line[j] = 0
+            for j in range(2):
+                beside[(i * PANEL + r) * 2 + j] = row[count + j] if 0 <= first + count + j < p.W else 0
+    for i in range(REACH):
+        line = lines + i * LINE
+        for v in range(2):
+            deal(line + v * SIDE * LANES, SIDE, tiles + i * REACH * PANEL + v * LANES)
+            deal(line + (v * LANES + 1) * SIDE, REACH - SIDE, tiles + (i * REACH + SIDE) * PANEL + v * LANES)
+        for r in range(run_count):
+            lane = runs[r].lane + runs[r].tiles - 1
+            tiles[(i * REACH + SIDE) * PANEL + lane] = beside[(i * PANEL + r) * 2]
+            tiles[(i * REACH + SIDE + 1) * PANEL + lane] = beside[(i * PANEL + r) * 2 + 1]
     for v in range(2):
-        for i in range(ELEMENTS):
-            x[i] = load(d + i * PITCH + v * LANES)
+        for j in range(REACH):
+            transform_input(d + 2 * j + v, 2 * REACH, half + j, REACH)
         for i in range(REACH):
-            transform_input(x + i, REACH, y + i, REACH)
-        for i in range(REACH):
-            transform_input(y + REACH * i, 1, x + REACH * i, 1)
-        for i in range(ELEMENTS):
-            store(to + i * plane + v * LANES, x[i])
+            transform_input(half + REACH * i, 1, <vec*> (to + REACH * i * plane) + v, plane // LANES)

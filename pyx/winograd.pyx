@@ -7,11 +7,11 @@ all threads; then each work item takes one panel of tiles from the input to the 
 from libc.stdlib cimport free
 
 from parallel cimport allocate, carve, on_line, round_to_line, run_items
-from simd cimport LANES, add, load, real, splat, store, subtract, vec
+from simd cimport LANES, add, copy_run, load, real, splat, store, subtract, vec
 from taps cimport ceil_div
 from tile cimport MAX_ROWS, even_rows, tile_for
 from transforms cimport (
-    ELEMENTS, PAD, PANEL, PITCH, REACH, SIDE, Images, Run, Tiling, collect, images_of, read_tiles,
+    ELEMENTS, PAD, PANEL, REACH, SIDE, Images, Run, Tiling, collect, images_of, read_tiles,
     runs_of, tiling_of, transform_output, transform_weights,
 )
 
@@ -111,7 +111,6 @@ cdef inline void transform_filters(
     cdef real g[9 * LANES]  # lanes beyond the last hold what they may: nobody reads them
     cdef vec a[9]
     cdef vec half[18]
-    cdef vec u[ELEMENTS]
     cdef Py_ssize_t lane, i, j
     for lane in range(lanes):
         for i in range(3):
@@ -123,9 +122,7 @@ cdef inline void transform_filters(
     for j in range(3):
         transform_weights(a + j, 3, half + j, 3)
     for i in range(REACH):
-        transform_weights(half + 3 * i, 1, u + REACH * i, 1)
-    for i in range(ELEMENTS):
-        store(to + i * plane, u[i])
+        transform_weights(half + 3 * i, 1, <vec*> (to + REACH * i * plane), plane // LANES)
 
 
 cdef int weights_item(const void* problem, Py_ssize_t row, char* scratch) noexcept nogil:
@@ -239,7 +236,8 @@ cdef int few_item(const void* problem, Py_ssize_t item, char* scratch) noexcept 
     cdef Py_ssize_t* channels = <Py_ssize_t*> carve(&scratch, FEW_CHANNELS * sizeof(Py_ssize_t))
     cdef real* weights = <real*> carve(&scratch, ELEMENTS * plane * sizeof(real))  # [element][c][lane]
     cdef real* sums = <real*> scratch  # [element][tile][lane]
-    cdef real outputs[ELEMENTS * PANEL]  # [element][tile] of one channel
+    cdef vec aligned[ELEMENTS * 2]
+    cdef real* outputs = <real*> aligned  # [element][tile] of one channel
     cdef const real* rows[MAX_ROWS]
     cdef Run runs[PANEL]
     cdef int run_count = runs_of(&p.tiling, 0, runs), VN = 1 if p.tiling.count <= LANES else 2, R, r, v, bad = 0
@@ -281,53 +279,39 @@ cdef int few_item(const void* problem, Py_ssize_t item, char* scratch) noexcept 
 cdef inline int write_tiles(
     const Problem* p, Py_ssize_t o, int VN, int run_count, const Run* runs, const real* outputs,
 ) noexcept nogil:
-    """The panel's VN vectors of tiles of one output channel, from outputs[element, tile]; 1 if one is not finite."""
-    cdef vec m[ELEMENTS]
+    """The panel's VN vectors of tiles of one output channel, from outputs[element, tile] (on whole vectors).
+
+    Returns 1 if one is not finite.
+    """
+    cdef const vec* m = <const vec*> outputs
     cdef vec half[SIDE * REACH]
-    cdef vec y[SIDE * SIDE]
-    cdef real z[SIDE * SIDE * PITCH]
+    cdef vec y[SIDE]
+    cdef real lines[SIDE * SIDE * PANEL]
     cdef vec zeros = splat(0), bias = splat(p.bias[o] if p.bias != NULL else 0)
     cdef real lanes[LANES]
     cdef real* row
-    cdef Py_ssize_t i, j, v, rows, cols
+    cdef Py_ssize_t i, j, v, rows, cols, step = p.output_plane // LANES
     cdef int run
     for v in range(VN):
-        for i in range(ELEMENTS):
-            m[i] = load(outputs + i * p.output_plane + v * LANES)
         for j in range(REACH):
-            transform_output(m + j, REACH, half + j, REACH)
+            transform_output(m + j * step + v, REACH * step, half + j, REACH)
         for i in range(SIDE):
-            transform_output(half + REACH * i, 1, y + SIDE * i, 1)
-        for i in range(SIDE * SIDE):
-            y[i] = add(y[i], bias)
-            zeros = add(zeros, subtract(y[i], y[i]))
-            store(z + i * PITCH + v * LANES, y[i])
+            transform_output(half + REACH * i, 1, y, 1)
+            for j in range(SIDE):
+                y[j] = add(y[j], bias)
+                zeros = add(zeros, subtract(y[j], y[j]))
+            collect(y, lines + (i * PANEL + v * LANES) * SIDE)
     for run in range(run_count):
         rows = min(<Py_ssize_t> SIDE, p.P - runs[run].row * SIDE)
+        cols = min(runs[run].tiles * SIDE, p.Q - runs[run].col * SIDE)
+        row = (
+            p.out + ((runs[run].image * p.O + o) * p.P + runs[run].row * SIDE) * p.Q + runs[run].col * SIDE
+        )
         for i in range(rows):
-            row = (
-                p.out + ((runs[run].image * p.O + o) * p.P + runs[run].row * SIDE + i) * p.Q
-                + runs[run].col * SIDE
-            )
-            cols = min(runs[run].tiles * SIDE, p.Q - runs[run].col * SIDE)
-            write_row(z + i * SIDE * PITCH + runs[run].lane, cols, row)
+            copy_run(row, lines + (i * PANEL + runs[run].lane) * SIDE, cols)
+            row += p.Q
     store(lanes, zeros)
     for i in range(LANES):
         if lanes[i] != 0:
             return 1
     return 0
-
-
-cdef inline void write_row(const real* z, Py_ssize_t cols, real* row) noexcept nogil:
-    """row[4*tile + j] = z[j, tile]"""
-    cdef real line[SIDE * LANES]
-    cdef Py_ssize_t i
-    while cols >= SIDE * LANES:
-        collect(z, row)
-        z += LANES
-        row += SIDE * LANES
-        cols -= SIDE * LANES
-    if cols:
-        collect(z, line)
-        for i in range(cols):
-            row[i] = line[i]
