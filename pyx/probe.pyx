@@ -30,11 +30,11 @@ cdef real chains(Py_ssize_t rounds) noexcept nogil:
     # not change from round to round would be moved out of the loop.)
     cdef vec factor = splat(<real> 0.75), term = splat(<real> 0.25)
     cdef vec x[CHAINS]
-    cdef Py_ssize_t chain, i
+    cdef Py_ssize_t chain, _i
     cdef real total = 0
     for chain in range(CHAINS):
         x[chain] = splat(<real> chain)
-    for i in range(rounds):
+    for _i in range(rounds):
         for chain in range(CHAINS):
             x[chain] = multiply_add(term, x[chain], factor)
     for chain in range(CHAINS):
@@ -55,8 +55,8 @@ def copy(const real[::1] source, real[::1] target, Py_ssize_t times, int threads
 cdef void copy_part(
     const real* source, real* target, Py_ssize_t size, Py_ssize_t times,
 ) noexcept nogil:
-    cdef Py_ssize_t turn, i
-    for turn in range(times):
+    cdef Py_ssize_t _turn, i
+    for _turn in range(times):
         i = 0
         while i + LANES <= size:
             store(target + i, load(source + i))

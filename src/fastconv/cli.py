@@ -54,27 +54,27 @@ def _add_bench(commands: Any) -> None:
     bench = commands.add_parser(
         "bench",
         help="measure the kernels against other libraries and against this machine",
-        description="Times fastconv and the other libraries that are installed, in turn, on the same NumPy arrays. "
+        description="Times fastconv and other libraries, in turn, on the same NumPy arrays. "
         "Suites: conv (the default), pool, norm, dense, model, overhead, growth, or all. "
         "Needs: pip install 'fastconv[bench]', and for the other libraries 'fastconv[peers]'.",
     )
     bench.add_argument("suites", nargs="*", metavar="suite", help="what to measure (default conv)")
     bench.add_argument(
         "--problem", action="append", metavar="STRING",
-        help="one problem instead of suites, say n8ic64ih32oc64kh3ph1 or max:n8ic64ih56kh2sh2; may be repeated",
+        help="a problem instead of suites, n8ic64ih32oc64kh3ph1 or max:n8ic64ih56kh2sh2; may be repeated",
     )
-    bench.add_argument("--filter", metavar="REGEX", help="only rows 'suite problem pass' in which it is found")
+    bench.add_argument("--filter", metavar="REGEX", help="only rows 'suite problem pass' that it matches")
     bench.add_argument("--passes", type=_names, metavar="LIST", help="of fwd, dX, dW, bwd, ... (default all)")
     bench.add_argument(
         "--contenders", type=_names, metavar="LIST",
         help="of compiled, direct (without Winograd), pure, numpy, torch, jax, onnx "
         "(default compiled, and torch if it is installed, else numpy)",
     )
-    bench.add_argument("--against", metavar="NAME", help="the contender that ratios refer to (default torch, else numpy)")
+    bench.add_argument("--against", metavar="NAME", help="whom ratios refer to (default torch, else numpy)")
     bench.add_argument("--dtype", type=_names, default=("float32", "float64"), metavar="LIST")
     bench.add_argument("--threads", type=_counts, default=(1,), metavar="LIST", help="say 1,2 (default 1)")
     bench.add_argument(
-        "--time", type=_seconds, default=0.5, metavar="SECONDS", help="for each contender of a row (default 0.5)"
+        "--time", type=_seconds, default=0.5, metavar="SECONDS", help="of each contender, a row (default 0.5)"
     )
     bench.add_argument("--statistic", choices=("median", "min"), default="median", help="that ratios are of")
     bench.add_argument("--json", metavar="FILE", help="write all that was found")

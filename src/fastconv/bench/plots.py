@@ -8,7 +8,7 @@ from typing import Any
 
 from ..extras import need
 from . import BenchError, growth
-from .results import Report, Result
+from .results import Report, Result, thread_text
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
@@ -32,7 +32,7 @@ def bars(report: Report, path: str) -> None:
     )
     for (suite, dtype, threads), chosen, ax in zip(groups, members, axes[:, 0]):
         _draw_bars(ax, chosen, compared, report.settings["reference"])
-        ax.set_title(f"{suite}, {dtype}, {threads} thread{'s' if threads > 1 else ''}", loc="left", fontsize=10)
+        ax.set_title(f"{suite}, {dtype}, {thread_text(threads)}", loc="left", fontsize=10)
     _save(figure, path)
 
 
@@ -43,8 +43,10 @@ def _draw_bars(ax: Any, rows: Sequence[Result], compared: bool, reference: str) 
         ax.barh(i, value, color=_COLOURS[passes.index(r.pass_)], height=0.8)
         if compared and r.interval is not None:
             ax.plot(r.interval, (i, i), color="black", linewidth=1)
-        ax.annotate(f"{value:.3g}", (max(value, *(r.interval or (0, 0))), i), (4, 0), textcoords="offset points",
-                    va="center", fontsize=7)
+        end = max(value, *(r.interval or (0, 0))) if compared else value
+        ax.annotate(
+            f"{value:.3g}", (end, i), (4, 0), textcoords="offset points", va="center", fontsize=7
+        )
     ax.set_yticks(range(len(rows)), [f"{r.problem}  {r.pass_}" for r in rows], fontsize=7)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.margins(x=0.1)
@@ -81,8 +83,8 @@ def growth_panels(report: Report, path: str) -> None:
         ax.set_ylabel("ms", fontsize=9)
         ax.set_title(f"operations grow with exponent {sweep.expected}", loc="left", fontsize=9)
         ax.grid(alpha=0.3)
-        ax.legend(fontsize=7, title="fitted exponent", title_fontsize=7)
-    figure.suptitle(f"Time of a convolution, {dtype}, {threads} thread{'s' if threads > 1 else ''}")
+        ax.legend(fontsize=7, title="fitted exponent", title_fontsize=7, handlelength=3)
+    figure.suptitle(f"Time of a convolution, {dtype}, {thread_text(threads)}")
     _save(figure, path)
 
 

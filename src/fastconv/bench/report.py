@@ -7,16 +7,16 @@ from typing import Any
 
 from ..extras import need
 from . import growth
-from .results import Change, Report, Result
+from .results import Change, Report, Result, thread_text
 from .timing import geometric_mean
 
 WIDTH = 100
 FOOTNOTE = (
-    "Ratio: time of {reference} over time of the contender, {statistic} of the rounds, with a 95% bootstrap "
-    "interval; above 1 is faster than {reference}. GF: 1e9 operations, counted as direct convolution does them, so "
-    "Winograd's algorithm can exceed 100% of the peak; without operations to count, the percentage is of "
-    "copying in the cache that holds the arrays. JAX keeps its own number of threads. 'layer bwd' of PyTorch "
-    "is its gradient operator without the overhead of autograd."
+    "Ratio: time of {reference} over time of the contender, {statistic} of the rounds, with a 95% "
+    "bootstrap interval; above 1 is faster than {reference}. GF: 1e9 operations, counted as direct "
+    "convolution does them, so Winograd's algorithm can exceed 100% of the peak; where none are counted, "
+    "the percentage is of copying in the cache that holds the arrays. JAX keeps its own number of threads. "
+    "'layer bwd' of PyTorch is its gradient operator without the overhead of autograd."
 )
 
 
@@ -31,7 +31,7 @@ def show(out: Any, report: Report) -> None:
     """Print a table for each suite, dtype and number of threads, then the means."""
     for suite, dtype, threads in _groups(report.rows):
         rows = report.of(suite=suite, dtype=dtype, threads=threads)
-        out.print(_table(f"{suite}, {dtype}, {_threads(threads)}", rows))
+        out.print(_table(f"{suite}, {dtype}, {thread_text(threads)}", rows))
     for line in summary(report):
         out.print(line)
     if any(result.suite == "growth" for result in report.rows):
@@ -42,10 +42,6 @@ def show(out: Any, report: Report) -> None:
 
 def _groups(rows: Sequence[Result]) -> list[tuple[str, str, int]]:
     return list(dict.fromkeys((r.suite, r.dtype, r.threads) for r in rows))
-
-
-def _threads(count: int) -> str:
-    return f"{count} thread{'s' if count > 1 else ''}"
 
 
 def _table(title: str, rows: Sequence[Result]) -> Any:
@@ -100,7 +96,7 @@ def summary(report: Report) -> Iterator[str]:
             means = ", ".join(f"{p} {_mean(r for r in rated if r.pass_ == p):.2f}" for p in passes)
             worst = min(rated, key=lambda r: r.ratio or 0)
             yield (
-                f"{suite}, {dtype}, {_threads(threads)}: {contender} against {reference}, geometric mean "
+                f"{suite}, {dtype}, {thread_text(threads)}: {contender} against {reference}, geometric mean "
                 f"{_mean(rated):.2f} ({means}); worst {worst.ratio:.2f}, {worst.problem} {worst.pass_}"
             )
 
@@ -112,7 +108,7 @@ def _mean(rows: Any) -> float:
 def growth_lines(report: Report) -> Iterator[str]:
     """The exponents of every sweep that was measured."""
     for dtype, threads in dict.fromkeys((r.dtype, r.threads) for r in report.of(suite="growth")):
-        yield f"growth, {dtype}, {_threads(threads)}: exponents of time (operations grow with the last)"
+        yield f"growth, {dtype}, {thread_text(threads)}: exponents of time (operations grow with the last)"
         for sweep, pass_, fitted in _exponents(report, dtype, threads):
             values = ", ".join(f"{name} {value:.2f}" for name, value in fitted.items())
             yield f"  {sweep.name:11} {pass_:4} {values} ({sweep.expected})"
@@ -166,7 +162,7 @@ def markdown(report: Report, suite: str) -> str:
     lines: list[str] = []
     for _, dtype, threads in (group for group in _groups(report.rows) if group[0] == suite):
         rows = report.of(suite=suite, dtype=dtype, threads=threads)
-        lines += ["", f"**{dtype}, {_threads(threads)}**", ""]
+        lines += ["", f"**{dtype}, {thread_text(threads)}**", ""]
         lines += _growth_table(report, dtype, threads) if suite == "growth" else _pass_table(report, rows)
     means = [line for line in summary(report) if line.startswith(f"{suite},")]
     return "\n".join([*lines, "", *(f"- {line}" for line in means)]).strip()

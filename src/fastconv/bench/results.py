@@ -130,6 +130,10 @@ def _pair(value: Sequence[float] | None) -> tuple[float, float] | None:
     return None if value is None else (value[0], value[1])
 
 
+def thread_text(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"
+
+
 @dataclass(frozen=True)
 class Change:
     """One row in two runs: seconds before and after, and how many times faster it became."""

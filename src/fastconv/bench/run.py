@@ -35,7 +35,8 @@ def run(options: argparse.Namespace) -> int:
     """
     out = report.console(sys.stdout)
     if options.compare:
-        changes, mean = results.compare(*map(results.load, options.compare))
+        before, after = map(results.load, options.compare)
+        changes, mean = results.compare(before, after)
         report.show_comparison(out, changes, mean)
         return 0
     need("threadpoolctl", "bench")

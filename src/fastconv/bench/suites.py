@@ -63,10 +63,8 @@ def rows_of(suite: str) -> list[Row]:
     """
     if suite not in SUITES:
         raise BenchError(f"unknown suite {suite!r}, wanted {', '.join(SUITES)} or all")
-    if suite == "growth":
-        problems = growth.problems()
-    else:
-        problems = [parse(text) for text in _PROBLEMS[suite].split()]
+    sweeps = suite == "growth"
+    problems = growth.problems() if sweeps else [parse(text) for text in _PROBLEMS[suite].split()]
     return [row for problem in problems for row in rows_for(suite, problem)]
 
 

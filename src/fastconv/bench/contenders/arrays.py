@@ -33,7 +33,8 @@ class Arrays:
         self.W = self.b = self.Y = np.empty(0, dtype)
         if problem.family in ("conv", "linear"):
             # Results of the size of the input, whatever the number of terms.
-            self.W = normal(*problem.weight_shape) / self.dtype.type(math.sqrt(math.prod(problem.weight_shape[1:])))
+            terms = math.prod(problem.weight_shape[1:])
+            self.W = normal(*problem.weight_shape) / self.dtype.type(math.sqrt(terms))
             self.b = normal(problem.oc)
         elif problem.op == "bn":
             self.W, self.b = normal(problem.ic), normal(problem.ic)

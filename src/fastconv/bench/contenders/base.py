@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-from abc import ABC
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any, ClassVar
@@ -13,7 +12,7 @@ from .arrays import Arrays
 Call = Callable[[], Any]
 
 
-class Contender(ABC):
+class Contender:
     """A library that computes problems.
 
     There is a method for each family of problems it knows: `conv`, `pool`, `bn`, `activation`,
@@ -40,10 +39,9 @@ class Contender(ABC):
 
     def call(self, arrays: Arrays, pass_: str) -> Call | None:
         """The call for a pass, or None if the library has none."""
-        method: Callable[[Arrays], Mapping[str, Call]] | None
         method = getattr(self, arrays.problem.family, None)
         if method is None:
             return None
-        calls = method(arrays)
+        calls: Mapping[str, Call] = method(arrays)
         # Where a library has no layers of its own, its functions stand in for them.
         return calls.get(pass_) or calls.get(pass_.removeprefix("layer "))

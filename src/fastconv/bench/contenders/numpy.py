@@ -24,8 +24,12 @@ class NumPy(Contender):
 
     def conv(self, a: Arrays) -> dict[str, Call]:
         convolution = _Im2col(a)
-        return {"fwd": convolution.forward, "dX": convolution.input_gradient, "dW": convolution.weight_gradient,
-                "bwd": lambda: (convolution.input_gradient(), *convolution.weight_gradient())}
+        return {
+            "fwd": convolution.forward,
+            "dX": convolution.input_gradient,
+            "dW": convolution.weight_gradient,
+            "bwd": lambda: (convolution.input_gradient(), *convolution.weight_gradient()),
+        }
 
     def pool(self, a: Arrays) -> dict[str, Call]:
         taps = a.problem.kernel[0] * a.problem.kernel[1]
@@ -74,10 +78,10 @@ class NumPy(Contender):
             var = np.square(centred).mean(axis=axes, keepdims=True)
             centred *= scale / np.sqrt(var + a.dtype.type(eps))
             centred += shift
-            return centred
+            return np.asarray(centred)
 
-        mean, inverse = a.X.mean(axis=axes, keepdims=True), 1 / np.sqrt(a.X.var(axis=axes, keepdims=True) + eps)
-        inverse = inverse.astype(a.dtype)
+        mean, var = a.X.mean(axis=axes, keepdims=True), a.X.var(axis=axes, keepdims=True)
+        inverse = (1 / np.sqrt(var + eps)).astype(a.dtype)
         numbers = a.X.size // a.problem.ic
 
         def backward() -> tuple[Array, Array, Array]:
@@ -89,7 +93,7 @@ class NumPy(Contender):
             dX = a.dZ - normal
             dX -= (dshift / numbers)[:, None, None]
             dX *= scale * inverse
-            return dX, dscale, dshift
+            return dX, np.asarray(dscale), dshift
 
         return {"fwd": forward, "bwd": backward}
 
@@ -97,7 +101,7 @@ class NumPy(Contender):
         def softmax() -> Array:
             A = np.exp(a.X - a.X.max(axis=1, keepdims=True))
             A /= A.sum(axis=1, keepdims=True)
-            return A
+            return np.asarray(A)
 
         def sigmoid() -> Array:
             return np.asarray(1 / (1 + np.exp(-a.X)))
@@ -136,11 +140,12 @@ class NumPy(Contender):
             A /= A.sum(axis=1, keepdims=True)
             A -= a.Y
             A /= len(A)
-            return A
+            return np.asarray(A)
 
         if a.problem.op == "xent":
             return {"fwd": cross_entropy, "bwd": cross_entropy_gradient}
-        return {"fwd": lambda: np.square(a.X - a.Y).mean(), "bwd": lambda: (a.X - a.Y) * a.dtype.type(2 / a.X.size)}
+        factor = a.dtype.type(2 / a.X.size)
+        return {"fwd": lambda: np.square(a.X - a.Y).mean(), "bwd": lambda: (a.X - a.Y) * factor}
 
 
 def _slices(image: Array, a: Arrays) -> Iterator[tuple[int, Array]]:
@@ -197,7 +202,8 @@ class _Im2col:
         (sh, sw), (rows, cols) = self.stride, self.out
         for u in range(self.kernel[0]):
             for v in range(self.kernel[1]):
-                padded[:, :, u : u + (rows - 1) * sh + 1 : sh, v : v + (cols - 1) * sw + 1 : sw] += columns[:, :, u, v]
+                seen = padded[:, :, u : u + (rows - 1) * sh + 1 : sh, v : v + (cols - 1) * sw + 1 : sw]
+                seen += columns[:, :, u, v]
         return np.ascontiguousarray(self._inner(padded)).reshape(self.a.X.shape)
 
     def weight_gradient(self) -> tuple[Array, Array]:

@@ -34,7 +34,7 @@ class Compiled(Contender):
     """The package as it is."""
 
     name = "compiled"
-    modules = ("fastconv",)
+    modules: ClassVar[tuple[str, ...]] = ("fastconv",)
 
     # What its calls run in.
     _within: ClassVar[Callable[[], AbstractContextManager[None]] | None] = None
@@ -61,14 +61,15 @@ class Compiled(Contender):
     def conv(self, a: Arrays) -> dict[str, Call]:
         p = a.problem
         one = len(p.size) == 1
-        forward, backward = (F.conv1d_forward, F.conv1d_backward) if one else (F.conv2d_forward, F.conv2d_backward)
+        forward: Any = F.conv1d_forward if one else F.conv2d_forward
+        backward: Any = F.conv1d_backward if one else F.conv2d_backward
         steps: Any = (p.stride[0], p.padding[0], p.up[0]) if one else (p.stride, p.padding, p.up)
         return {
             "fwd": lambda: forward(a.X, a.W, a.b, *steps),
             "dX": _input_gradient(a),
             "dW": _weight_gradient(a),
             "bwd": lambda: backward(a.dZ, a.X, a.W, *steps),
-            **_layer_calls(_conv_layer, a),
+            **_layer_calls(_conv_layer, a, ("W", "b")),
         }
 
     def pool(self, a: Arrays) -> dict[str, Call]:
@@ -77,12 +78,13 @@ class Compiled(Contender):
             if a.problem.op == "max"
             else (F.mean_pool2d_forward, F.mean_pool2d_backward, nn.MeanPool2d)
         )
-        kernel, stride = a.problem.kernel, a.problem.stride
+        sizes: Any = a.problem.kernel, a.problem.stride
+        kernel, stride = sizes
         _, workspace = forward(a.X, kernel, stride)
         return {
             "fwd": lambda: forward(a.X, kernel, stride)[0],
             "bwd": lambda: backward(a.dZ, workspace),
-            **_layer_calls(lambda a: layer(kernel[0], stride[0]), a),
+            **_layer_calls(lambda _: layer(kernel[0], stride[0]), a, ()),
         }
 
     def bn(self, a: Arrays) -> dict[str, Call]:
@@ -110,7 +112,7 @@ class Compiled(Contender):
         return {
             "fwd": lambda: F.linear_forward(a.X, a.W, a.b),
             "bwd": lambda: F.linear_backward(a.dZ, a.X, a.W, a.b),
-            **_layer_calls(_linear_layer, a),
+            **_layer_calls(_linear_layer, a, ("W", "b")),
         }
 
     def loss(self, a: Arrays) -> dict[str, Call]:
@@ -205,16 +207,14 @@ def _kernel_steps(a: Arrays) -> tuple[Any, Any, Any]:
 # The layers of a problem, for the passes through them.
 
 
-def _layer_calls(make: Callable[[Arrays], Any], a: Arrays, parameters: tuple[str, ...] | None = None) -> dict[str, Call]:
-    """Forward and backward of a layer; none where the layer classes cannot do the problem."""
+def _layer_calls(make: Callable[[Arrays], Any], a: Arrays, names: tuple[str, ...]) -> dict[str, Call]:
+    """Forward and backward of a layer with parameters of those names; none where there is no such layer."""
     p = a.problem
     if any(len(set(sizes)) > 1 for sizes in (p.kernel, p.stride, p.padding, p.up)):
         return {}
     layer = make(a)
     if layer is None:
         return {}
-    names = ("W", "b") if hasattr(layer, "W") else ()
-    names = names if parameters is None else parameters
     for name, value in zip(names, (a.W, a.b)):
         setattr(layer, name, value.reshape(getattr(layer, name).shape))
     layer.forward(a.X)
