@@ -4,12 +4,14 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastconv.bench import BenchError, growth, suites
 from fastconv.bench.problems import Problem, parse
 
+# Hypothesis reads every module that is loaded, PyTorch's and JAX's too, before its first example.
+patient = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 small = st.integers(1, 9)
 
 
@@ -34,6 +36,7 @@ def problems(draw):
     )
 
 
+@patient
 @given(problems())
 def test_a_problem_comes_back_from_its_string(problem):
     assert parse(str(problem)) == problem
@@ -114,6 +117,7 @@ def test_operations_against_counts_by_hand(text, operations):
     assert problem.flops("bwd") == 2 * operations
 
 
+@patient
 @given(problems())
 def test_operations_against_counting_them(problem):
     if problem.op == "conv":

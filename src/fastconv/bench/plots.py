@@ -83,7 +83,8 @@ def growth_panels(report: Report, path: str) -> None:
         ax.set_ylabel("ms", fontsize=9)
         ax.set_title(f"operations grow with exponent {sweep.expected}", loc="left", fontsize=9)
         ax.grid(alpha=0.3)
-        ax.legend(fontsize=7, title="fitted exponent", title_fontsize=7, handlelength=3)
+        if ax.get_lines():  # rows of a sweep may have been filtered out
+            ax.legend(fontsize=7, title="fitted exponent", title_fontsize=7, handlelength=3)
     figure.suptitle(f"Time of a convolution, {dtype}, {thread_text(threads)}")
     _save(figure, path)
 
