@@ -173,22 +173,25 @@ def _pass_table(report: Report, rows: Sequence[Result]) -> list[str]:
     ours = [r for r in rows if r.contender == "compiled"]
     passes = list(dict.fromkeys(r.pass_ for r in ours))
     cells = {(r.problem, r.pass_): r for r in ours}
+    columns = ["", f"x {reference}"]
+    if any((r.percent or 0) >= 1 for r in ours):  # nothing tiny comes near a peak
+        columns.append("peak")
     lines = [
-        f"| problem | {' | '.join(f'{p} | x {reference} | peak' for p in passes)} |",
-        f"| --- |{' ---: | ---: | ---: |' * len(passes)}",
+        f"| problem | {' | '.join(c or p for p in passes for c in columns)} |",
+        f"| --- |{' ---: |' * (len(columns) * len(passes))}",
     ]
     for problem in dict.fromkeys(r.problem for r in ours):
-        found = [_cells(cells.get((problem, p))) for p in passes]
+        found = [cell for p in passes for cell in _cells(cells.get((problem, p)))[: len(columns)]]
         lines.append(f"| `{problem}` | {' | '.join(found)} |")
     return lines
 
 
-def _cells(r: Result | None) -> str:
+def _cells(r: Result | None) -> tuple[str, str, str]:
     if r is None:
-        return " |  | "
+        return "", "", ""
     interval = "" if r.interval is None else f" ({r.interval[0]:.2f}-{r.interval[1]:.2f})"
     ratio = "" if r.ratio is None else f"**{r.ratio:.2f}**{interval}"
-    return f"{time_text(r.median)} | {ratio} | {'' if r.percent is None else f'{r.percent:.0f}%'}"
+    return time_text(r.median), ratio, "" if r.percent is None else f"{r.percent:.0f}%"
 
 
 def _growth_table(report: Report, dtype: str, threads: int) -> list[str]:
