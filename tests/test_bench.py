@@ -13,7 +13,7 @@ from fastconv.backend import kernels
 from fastconv.bench import BenchError, machine, measure, results, suites, timing
 from fastconv.bench.contenders import NAMES, Arrays, choose
 from fastconv.bench.problems import parse
-from support import run_python
+from support import output_of, run_python
 
 pytest.importorskip("threadpoolctl", reason="the benchmark needs its extra: pip install 'fastconv[bench]'")
 pytest.importorskip("rich", reason="the benchmark needs its extra: pip install 'fastconv[bench]'")
@@ -410,6 +410,10 @@ def test_without_its_extra_it_says_what_to_install(package):
     assert outcome.stderr == (
         f"fastconv bench: {package} is not installed; it comes with: pip install 'fastconv[bench]'\n"
     )
+
+
+def test_importing_the_package_does_not_import_it():
+    assert output_of("import sys, fastconv; print('fastconv.bench' in sys.modules)") == "False"
 
 
 def test_a_contender_that_is_not_installed_is_left_out_and_named():

@@ -128,12 +128,15 @@ def machine_lines(report: Report) -> list[str]:
     peaks = ", ".join(f"{name} {value:.0f}" for name, value in m.gflops.items())
     copies = ", ".join(f"{c['level']} x {c['threads']} {c['gbs']:.0f}" for c in m.copy)
     versions = ", ".join(f"{name} {version}" for name, version in report.contenders.items())
-    return [
+    lines = [
         f"{m.cpu}, {m.cores} cores, instruction set {report.fastconv['instruction set']}",
         f"multiply-adds, GFLOP/s by threads: {peaks}",
         f"copying, GB/s by threads: {copies}",
         f"contenders: {versions}, on numpy {report.fastconv['numpy']}",
     ]
+    if m.environment:  # it may hold a library back
+        lines.append("environment: " + ", ".join(f"{k}={v}" for k, v in m.environment.items()))
+    return lines
 
 
 def show_comparison(out: Any, changes: Sequence[Change], mean: float) -> None:
