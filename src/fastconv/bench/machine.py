@@ -19,7 +19,7 @@ _REPEATS = 3
 # Where the system does not tell.
 _USUAL_CACHES = {2: 512 << 10, 3: 8 << 20}
 # What changes how fast a library runs, by the first part of the variable's name.
-_TELLING = ("FASTCONV_", "OMP_", "OPENBLAS_", "MKL_", "ONEDNN_", "DNNL_", "ATEN_", "XLA_", "GOMP_", "KMP_BLOCKTIME")
+_TELLING = ("FASTCONV_", "OMP_", "OPENBLAS_", "MKL_", "ONEDNN_", "DNNL_", "ATEN_", "XLA_", "GOMP_")
 
 
 @dataclass(frozen=True)
