@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from ._version import __version__
 from .config import show_config
@@ -45,7 +46,44 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--seed", type=int, default=0)
     demo.set_defaults(run=_demo)
+    _add_bench(commands)
     return parser
+
+
+def _add_bench(commands: Any) -> None:
+    bench = commands.add_parser(
+        "bench",
+        help="measure the kernels against other libraries and against this machine",
+        description="Times fastconv and other libraries, in turn, on the same NumPy arrays. "
+        "Suites: conv (the default), pool, norm, dense, model, overhead, growth, or all. "
+        "Needs: pip install 'fastconv[bench]', and for the other libraries 'fastconv[peers]'.",
+    )
+    bench.add_argument("suites", nargs="*", metavar="suite", help="what to measure (default conv)")
+    bench.add_argument(
+        "--problem", action="append", metavar="STRING",
+        help="a problem instead of suites, n8ic64ih32oc64kh3ph1 or max:n8ic64ih56kh2sh2; may be repeated",
+    )
+    bench.add_argument("--filter", metavar="REGEX", help="only rows 'suite problem pass' that it matches")
+    bench.add_argument("--passes", type=_names, metavar="LIST", help="of fwd, dX, dW, bwd, ... (default all)")
+    bench.add_argument(
+        "--contenders", type=_names, metavar="LIST",
+        help="of compiled, direct (without Winograd), pure, numpy, torch, jax, onnx "
+        "(default compiled, and torch if it is installed, else numpy)",
+    )
+    bench.add_argument("--against", metavar="NAME", help="whom ratios refer to (default torch, else numpy)")
+    bench.add_argument("--dtype", type=_names, default=("float32", "float64"), metavar="LIST")
+    bench.add_argument("--threads", type=_counts, default=(1,), metavar="LIST", help="say 1,2 (default 1)")
+    bench.add_argument(
+        "--time", type=_seconds, default=0.5, metavar="SECONDS", help="of each contender, a row (default 0.5)"
+    )
+    bench.add_argument("--statistic", choices=("median", "min"), default="median", help="that ratios are of")
+    bench.add_argument("--json", metavar="FILE", help="write all that was found")
+    bench.add_argument("--plot", metavar="FILE.png", help="write a plot of the ratios, or of growth")
+    bench.add_argument("--markdown", metavar="FILE", help="make the tables between the page's markers again")
+    bench.add_argument(
+        "--compare", nargs=2, metavar=("A.json", "B.json"), help="measure nothing; show how B differs from A"
+    )
+    bench.set_defaults(run=_bench)
 
 
 def _positive(text: str) -> int:
@@ -53,6 +91,32 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be positive, not {value}")
     return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be positive, not {text}")
+    return value
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _counts(text: str) -> list[int]:
+    return list(dict.fromkeys(_positive(part) for part in text.split(",")))
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from .bench import BenchError  # only here: it needs an extra
+    from .bench.run import run
+
+    try:
+        return run(arguments)
+    except BenchError as error:
+        print(f"fastconv bench: {error}", file=sys.stderr)
+        return 2
 
 
 def _demo(arguments: argparse.Namespace) -> int:

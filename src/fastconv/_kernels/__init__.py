@@ -5,7 +5,7 @@ instruction-set level and each of float32 and float64, so a module here is calle
 `{family}_{level}_{real}`, say `conv_x86_64_v3_float32`. At import
 
 1. `_cpu`, compiled for the baseline and so safe everywhere, says which levels this machine runs;
-2. the highest, or the one that FASTCONV_ISA names, is loaded, seven modules for each dtype. The
+2. the highest, or the one that FASTCONV_ISA names, is loaded, eight modules for each dtype. The
    others are never touched: initialising a module compiled for instructions that the processor
    lacks can kill the process before any check of ours runs;
 3. their functions become one `KernelSet` a dtype, which `backend` hands out.
@@ -31,6 +31,7 @@ _FAMILIES = {
     "pool": ("max_pool", "max_pool_gradient", "mean_pool", "mean_pool_gradient"),
     "norm": ("batch_norm", "batch_norm_eval", "batch_norm_gradient"),
     "erf": ("erf",),
+    "probe": ("multiply_adds", "copy"),
 }
 
 
@@ -53,6 +54,8 @@ class KernelSet:
         [Array, Array, Array, float, Array, Array, Array, Array, Array, int], None
     ]
     erf: Callable[[Array, Array, int], None]
+    multiply_adds: Callable[[Array, int, int], int]
+    copy: Callable[[Array, Array, int, int], None]
 
     @classmethod
     def of(cls, source: Any) -> KernelSet:

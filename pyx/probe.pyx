@@ -1,0 +1,66 @@
+"""What the machine can do at most: multiply-adds in registers, and copying. `fastconv bench` measures
+against it; no layer uses it.
+"""
+
+from cython.parallel cimport prange
+
+from signals cimport PyErr_CheckSignals
+from simd cimport LANES, horizontal_sum, load, multiply_add, real, splat, store, vec
+
+cdef enum:
+    # Two units with a latency of 4 or 5 cycles want 10 sums in flight; 12 fit 16 registers.
+    CHAINS = 12
+
+
+def multiply_adds(real[::1] out, Py_ssize_t rounds, int threads):
+    """On each thread `rounds` times 12 vectors of independent multiply-adds. Returns the operations.
+
+    out (out) is (threads,): what they come to, so that no compiler can leave them out.
+    """
+    cdef Py_ssize_t item, items = out.shape[0]
+    with nogil:
+        for item in prange(items, schedule="static", num_threads=threads):
+            out[item] = chains(rounds)
+    PyErr_CheckSignals()
+    return 2 * CHAINS * LANES * rounds * items
+
+
+cdef real chains(Py_ssize_t rounds) noexcept nogil:
+    # x = x * 0.75 + 0.25 tends to 1 from anywhere: no overflow, no subnormals. (A product that did
+    # not change from round to round would be moved out of the loop.)
+    cdef vec factor = splat(<real> 0.75), term = splat(<real> 0.25)
+    cdef vec x[CHAINS]
+    cdef Py_ssize_t chain, _i
+    cdef real total = 0
+    for chain in range(CHAINS):
+        x[chain] = splat(<real> chain)
+    for _i in range(rounds):
+        for chain in range(CHAINS):
+            x[chain] = multiply_add(term, x[chain], factor)
+    for chain in range(CHAINS):
+        total += horizontal_sum(x[chain])
+    return total
+
+
+def copy(const real[::1] source, real[::1] target, Py_ssize_t times, int threads):
+    """target = source, `times` times, each thread its own part. source (in), target (out)."""
+    cdef Py_ssize_t item, size = source.shape[0]
+    with nogil:
+        for item in prange(threads, schedule="static", num_threads=threads):
+            copy_part(&source[0] + size * item // threads, &target[0] + size * item // threads,
+                      size * (item + 1) // threads - size * item // threads, times)
+    PyErr_CheckSignals()
+
+
+cdef void copy_part(
+    const real* source, real* target, Py_ssize_t size, Py_ssize_t times,
+) noexcept nogil:
+    cdef Py_ssize_t _turn, i
+    for _turn in range(times):
+        i = 0
+        while i + LANES <= size:
+            store(target + i, load(source + i))
+            i += LANES
+        while i < size:
+            target[i] = source[i]
+            i += 1
