@@ -7,6 +7,7 @@ the course's 1-D `CNN`, which takes an image's rows as channels.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -75,7 +76,8 @@ class ResNetTraining:
     def step(self, images: check.Array, labels: check.Array) -> float:
         loss = self.criterion.forward(self.model.forward(images), labels)
         self.model.backward(self.criterion.backward())
-        rate = self.rate * (1 + np.cos(np.pi * self.taken / self.steps)) / 2
+        # A Python number: one of NumPy would make float64 of float32 gradients.
+        rate = self.rate * (1 + math.cos(math.pi * self.taken / self.steps)) / 2
         for velocity, (layer, name) in zip(self.velocity, self.parameters):
             velocity *= self.momentum
             velocity -= rate * getattr(layer, f"dLd{name}")

@@ -170,13 +170,16 @@ def _inside(within: Callable[[], AbstractContextManager[None]], call: Call) -> C
 # `functional` has both gradients of a convolution in one call. These are its halves.
 
 
+# `functional` computes all gradients of a convolution at once; these are its own two halves.
+
+
 def _input_gradient(a: Arrays) -> Call:
-    stride, padding, up = _kernel_steps(a)
+    steps = _kernel_steps(a)
 
     def gradient() -> Array:
         dX = np.empty(a.X.shape, a.dtype)
-        dz, w, dx = (internals._as_2d(x) for x in (a.dZ, a.W, dX))
-        internals._correlate(*internals._as_input_gradient(dz, w, dx, stride, padding, up))
+        dz, w, dx = (_as_2d(x) for x in (a.dZ, a.W, dX))
+        internals._input_gradient(dz, w, dx, *steps)
         return dX
 
     return gradient
@@ -187,8 +190,8 @@ def _weight_gradient(a: Arrays) -> Call:
 
     def gradient() -> tuple[Array, Array]:
         dW, db = np.empty(a.W.shape, a.dtype), np.empty(a.b.shape, a.dtype)
-        x, dz, dw = (internals._as_2d(x) for x in (a.X, a.dZ, dW))
-        internals._correlate_weights(x, dz, dw, db, *steps)
+        x, dz, dw = (_as_2d(x) for x in (a.X, a.dZ, dW))
+        internals._weight_gradient(x, dz, dw, db, *steps)
         return dW, db
 
     return gradient
@@ -196,12 +199,14 @@ def _weight_gradient(a: Arrays) -> Call:
 
 def _kernel_steps(a: Arrays) -> tuple[Any, Any, Any]:
     p = a.problem
-    sizes: Any = (p.stride, p.padding, p.up)
-    if len(p.size) == 1:
-        sizes = [size[0] for size in sizes]
-    stride, padding, up = internals._steps(a.X.ndim, *sizes)
-    _, stride, up = internals._geometry(a.X, a.W, stride, padding, up)
-    return stride, padding, up
+    stride: Any = p.stride
+    padding: Any = p.padding
+    up: Any = p.up
+    return (stride, padding, up) if len(p.size) == 2 else internals._steps_1d(stride[0], padding[0], up[0])
+
+
+def _as_2d(x: Array) -> Array:
+    return x if x.ndim == 4 else x[:, :, None]
 
 
 # The layers of a problem, for the passes through them.
