@@ -8,6 +8,7 @@ the same bits on any number of threads.
 
 from parallel cimport MACS_BETWEEN_SIGNALS, carve, round_to_line, run_items
 from simd cimport LANES, copy_run, load, real, store, store_even
+from small cimport Small, cut_small, side_of, small_item, small_scratch
 from taps cimport (
     Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
     phase_of, phases, prepare, prepared_size, tabulate_taps,
@@ -23,6 +24,10 @@ cdef enum:
     # With fewer blocks than this, output channels are divided over the work items as well.
     FEW_BLOCKS = 8
     WIDEST = 8 * LANES
+    # Images so small, and so many of them, go the way of small.pxd.
+    SMALL_COLS = LANES
+    SMALL_PIXELS = 64
+    SMALL_BATCH = LANES // 2
 
 
 cdef struct Span:
@@ -64,6 +69,8 @@ def correlate(
     outside. `up` dilates x: up - 1 zeros between neighbours.
     """
     cdef Problem p
+    cdef Small small
+    cdef double macs
     cdef Py_ssize_t sh = stride[0], sw = stride[1], ph = pad[0], pw = pad[1], uh = up[0], uw = up[1]
     cdef Py_ssize_t phase_h, phase_w
     cdef Py_ssize_t H = x.shape[2], W = x.shape[3], P = out.shape[2], Q = out.shape[3]
@@ -85,6 +92,18 @@ def correlate(
     p.out_per_row = Q
     p.out_per_channel = P * Q
     p.out_per_image = p.O * p.out_per_channel
+    if Q <= SMALL_COLS and P * Q <= SMALL_PIXELS and p.grid.N >= SMALL_BATCH:
+        small.x, small.w, small.bias, small.out = p.grid.x, p.w, p.bias, p.out
+        small.N, small.C, small.O = p.grid.N, p.grid.C, p.O
+        small.h = side_of(H, P, w.shape[2], sh, ph, uh)
+        small.w_side = side_of(W, Q, w.shape[3], sw, pw, uw)
+        small.w_per_filter, small.w_per_channel = p.w_per_filter, p.w_per_channel
+        small.w_per_row, small.w_per_col = p.w_per_row, p.w_per_col
+        if cut_small(&small, FEW_BLOCKS):
+            macs = <double> p.grid.N * p.O * P * Q * p.grid.C * w.shape[2] * w.shape[3]
+            run_items(small_item, &small, ceil_div(small.N, small.VN * LANES) * small.row_parts, macs,
+                      small_scratch(&small), threads)
+            return
     # Beyond as many phases as there are outputs, none has any.
     for phase_h in range(min(P, phases(sh, uh))):
         p.grid.h = phase_of(H, P, w.shape[2], sh, ph, uh, phase_h)

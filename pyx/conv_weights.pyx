@@ -9,9 +9,7 @@ from libc.stdlib cimport free
 from libc.string cimport memset
 
 from parallel cimport MACS_BETWEEN_SIGNALS, allocate, carve, on_line, round_to_line, run_items
-from simd cimport (
-    LANES, LANES_LOG2, add, high, horizontal_sum, load, low, real, splat, store, vec,
-)
+from simd cimport LANES, add, horizontal_sum, load, real, splat, store, transpose, vec
 from taps cimport (
     Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
     phase_of, phases, prepare, prepared_size, tabulate_pixels, tabulate_taps,
@@ -233,18 +231,6 @@ cdef inline void gather_columns(
             for c in range(width):
                 panel[i * width + c] = dz[c * per_channel + outs[i]] if c < channels else 0
         i += length
-
-
-cdef inline void transpose(vec* corner) noexcept nogil:
-    """Exchange rows and columns: shuffle the halves together, like cards, log2(LANES) times."""
-    cdef vec shuffled[LANES]
-    cdef int times, i
-    for times in range(LANES_LOG2):
-        for i in range(LANES // 2):
-            shuffled[2 * i] = low(corner[i], corner[LANES // 2 + i])
-            shuffled[2 * i + 1] = high(corner[i], corner[LANES // 2 + i])
-        for i in range(LANES):
-            corner[i] = shuffled[i]
 
 
 # ---- gradient with respect to the bias -----------------------------------------------------------

@@ -1,0 +1,229 @@
+"""Convolution of images so small that a row of outputs does not fill a vector: the lanes are images.
+
+A block of images is transposed to image[channel][row][column][lane], padded with zeros, whole channels
+at a time. Every output pixel is then a plain tile: its taps lie a fixed distance from it, whatever the
+stride, and no lane is wasted at the end of a row. The results are transposed back.
+"""
+
+from libc.string cimport memset
+
+from parallel cimport MACS_BETWEEN_SIGNALS, carve, round_to_line
+from simd cimport LANES, copy_run, load, real, splat, store, transpose, vec
+from taps cimport Axis, ceil_div, phase_of, phases
+from tile cimport MAX_ROWS, even_rows, tile_for
+
+cdef enum:
+    # Bytes of the transposed images of a chunk, and of the sums of an item: both stay in the
+    # second-level cache.
+    IMAGES_BYTES = 3 << 16
+    SUMS_BYTES = 1 << 17
+    MOST_TAPS = 576
+
+
+cdef struct Side:
+    # One axis: the input, and how outputs meet it.
+    Py_ssize_t size, outs, kernel, stride, pad, up
+    Py_ssize_t before, padded  # zeros before the first number, and the size with all zeros
+
+
+cdef struct Small:
+    const real* x
+    const real* w
+    const real* bias
+    real* out
+    Py_ssize_t N, C, O
+    Side h, w_side
+    Py_ssize_t w_per_filter, w_per_channel, w_per_row, w_per_col
+    int VN  # vectors of images to a block
+    Py_ssize_t channels  # to a chunk
+    Py_ssize_t rows, row_parts  # output channels to an item, and how many such parts there are
+
+
+cdef inline Side side_of(
+    Py_ssize_t size, Py_ssize_t outs, Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t pad, Py_ssize_t up,
+) noexcept nogil:
+    cdef Side side
+    cdef Axis axis
+    cdef Py_ssize_t phase, after = 0
+    side.size, side.outs, side.kernel = size, outs, kernel
+    side.stride, side.pad, side.up = stride, pad, up
+    side.before = 0
+    for phase in range(min(outs, phases(stride, up))):
+        axis = phase_of(size, outs, kernel, stride, pad, up, phase)
+        side.before = max(side.before, -axis.origin)
+        after = max(after, axis.origin + (axis.outs - 1) * axis.stride + axis.taps - size)
+    side.padded = side.before + size + after
+    return side
+
+
+cdef inline bint cut_small(Small* p, Py_ssize_t blocks_wanted) noexcept nogil:
+    """Choose the sizes of blocks, chunks and parts; False if they would be too large."""
+    cdef Py_ssize_t width, plane, most
+    p.VN = 1 if p.N <= LANES else 2
+    width = p.VN * LANES
+    plane = p.h.padded * p.w_side.padded * width * sizeof(real)
+    p.channels = min(IMAGES_BYTES // plane, MOST_TAPS // (p.h.kernel * p.w_side.kernel))
+    most = SUMS_BYTES // (p.h.outs * p.w_side.outs * width * <Py_ssize_t> sizeof(real))
+    if p.channels == 0 or most < MAX_ROWS:
+        return False
+    p.channels = min(p.C, p.channels)
+    p.row_parts = max(
+        ceil_div(p.O, most), min(ceil_div(blocks_wanted, ceil_div(p.N, width)), ceil_div(p.O, 48))
+    )
+    p.rows = ceil_div(p.O, p.row_parts)
+    p.row_parts = ceil_div(p.O, p.rows)
+    return (
+        <double> width * p.rows * p.h.outs * p.w_side.outs * p.C * p.h.kernel * p.w_side.kernel
+        < MACS_BETWEEN_SIGNALS
+    )
+
+
+cdef inline Py_ssize_t small_scratch(const Small* p) noexcept nogil:
+    """Bytes that `small_item` carves from its scratch."""
+    cdef Py_ssize_t width = p.VN * LANES
+    return (
+        2 * round_to_line(p.channels * p.h.kernel * p.w_side.kernel * sizeof(Py_ssize_t))
+        + round_to_line(p.channels * p.h.padded * p.w_side.padded * width * sizeof(real))
+        + ((p.rows + MAX_ROWS) * p.h.outs * p.w_side.outs + LANES) * width * <Py_ssize_t> sizeof(real)
+    )
+
+
+cdef inline int small_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
+    cdef const Small* p = <const Small*> problem
+    cdef Py_ssize_t width = p.VN * LANES, first = item // p.row_parts * width
+    cdef Py_ssize_t o_first = item % p.row_parts * p.rows, o_last = min(p.O, o_first + p.rows)
+    cdef Py_ssize_t most_taps = p.channels * p.h.kernel * p.w_side.kernel
+    cdef Py_ssize_t image_size = p.channels * p.h.padded * p.w_side.padded * width
+    cdef Py_ssize_t* taps = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
+    cdef Py_ssize_t* weights = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
+    cdef real* image = <real*> carve(&scratch, image_size * sizeof(real))
+    cdef real* sums = <real*> scratch  # [channel][pixel][lane]
+    cdef Py_ssize_t c = 0, channels, phase_h, phase_w
+    cdef Axis h, w
+    memset(image, 0, image_size * sizeof(real))
+    while c < p.C:
+        channels = min(p.channels, p.C - c)
+        transpose_in(p, first, c, channels, image)
+        for phase_h in range(min(p.h.outs, phases(p.h.stride, p.h.up))):
+            h = axis_of(&p.h, phase_h)
+            for phase_w in range(min(p.w_side.outs, phases(p.w_side.stride, p.w_side.up))):
+                w = axis_of(&p.w_side, phase_w)
+                sum_phase(p, &h, &w, c, channels, o_first, o_last, image, taps, weights, sums)
+        c += channels
+    transpose_out(p, first, o_first, o_last, sums)
+    return 0
+
+
+cdef inline Axis axis_of(const Side* side, Py_ssize_t phase) noexcept nogil:
+    return phase_of(side.size, side.outs, side.kernel, side.stride, side.pad, side.up, phase)
+
+
+cdef inline void transpose_in(
+    const Small* p, Py_ssize_t first, Py_ssize_t from_c, Py_ssize_t channels, real* image,
+) noexcept nogil:
+    """image[c, row, column, lane] = x[first + lane, from_c + c, row, column]; the last image fills up."""
+    cdef Py_ssize_t plane = p.h.size * p.w_side.size, count = channels * plane, width = p.VN * LANES
+    cdef const real* x_end = p.x + p.N * p.C * plane
+    cdef const real* source
+    cdef vec corner[LANES]
+    cdef real aside[LANES]
+    cdef Py_ssize_t places[LANES]
+    cdef Py_ssize_t at = 0, c = 0, row = 0, col = 0, lane, i, held
+    cdef int v
+    while at < count:
+        held = min(<Py_ssize_t> LANES, count - at)
+        for i in range(held):
+            places[i] = (
+                (c * p.h.padded + p.h.before + row) * p.w_side.padded + p.w_side.before + col
+            ) * width
+            col += 1
+            if col == p.w_side.size:
+                row, col = row + 1, 0
+                if row == p.h.size:
+                    c, row = c + 1, 0
+        for v in range(p.VN):
+            for lane in range(LANES):
+                source = p.x + (min(first + v * LANES + lane, p.N - 1) * p.C + from_c) * plane + at
+                if source + LANES <= x_end:
+                    corner[lane] = load(source)
+                else:
+                    copy_run(aside, source, held)
+                    corner[lane] = load(aside)
+            transpose(corner)
+            for i in range(held):
+                store(image + places[i] + v * LANES, corner[i])
+        at += LANES
+
+
+cdef inline void sum_phase(
+    const Small* p, const Axis* h, const Axis* w, Py_ssize_t c, Py_ssize_t channels,
+    Py_ssize_t o_first, Py_ssize_t o_last, const real* image,
+    Py_ssize_t* taps, Py_ssize_t* weights, real* sums,
+) noexcept nogil:
+    """What a chunk of channels adds to the outputs of one phase (see taps.pxd)."""
+    cdef Py_ssize_t width = p.VN * LANES, pixels = p.h.outs * p.w_side.outs, pitch = p.w_side.padded * width
+    cdef Py_ssize_t o = o_first, count = 0, i, u, v, row, col, at
+    cdef const real* rows[MAX_ROWS]
+    cdef real bias[MAX_ROWS]
+    cdef int R, r
+    for i in range(channels):
+        for u in range(h.taps):
+            for v in range(w.taps):
+                taps[count] = (i * p.h.padded + u) * pitch + v * width
+                weights[count] = (
+                    (c + i) * p.w_per_channel
+                    + (h.tap_first + u * h.tap_step) * p.w_per_row
+                    + (w.tap_first + v * w.tap_step) * p.w_per_col
+                )
+                count += 1
+    while o < o_last:
+        # There is no smaller tile; its last rows may repeat a row.
+        R = MAX_ROWS if p.VN == 1 else max(4, even_rows(o_last - o, 6))
+        for r in range(R):
+            i = min(o + r, o_last - 1)
+            rows[r] = p.w + i * p.w_per_filter
+            bias[r] = p.bias[i] if p.bias != NULL else 0
+        for row in range(h.outs):
+            for col in range(w.outs):
+                at = ((o - o_first) * pixels + (h.out_first + row * h.out_step) * p.w_side.outs
+                      + w.out_first + col * w.out_step) * width
+                if count:
+                    tile_for(R, p.VN)(
+                        count, rows, weights,
+                        image + (p.h.before + h.origin + row * h.stride) * pitch
+                        + (p.w_side.before + w.origin + col * w.stride) * width,
+                        taps, sums + at, pixels * width, bias, c > 0,
+                    )
+                elif c == 0:  # a phase that no tap meets
+                    for r in range(R):
+                        for i in range(p.VN):
+                            store(sums + at + r * pixels * width + i * LANES, splat(bias[r]))
+        o += R
+
+
+cdef inline void transpose_out(
+    const Small* p, Py_ssize_t first, Py_ssize_t o_first, Py_ssize_t o_last, const real* sums,
+) noexcept nogil:
+    """out[first + lane, o_first + o, pixel] = sums[o, pixel, lane]"""
+    cdef Py_ssize_t pixels = p.h.outs * p.w_side.outs, count = (o_last - o_first) * pixels
+    cdef Py_ssize_t at = 0, lane, i, n
+    cdef vec corner[LANES]
+    cdef real aside[LANES]
+    cdef real* target
+    cdef int v
+    while at < count:
+        for v in range(p.VN):
+            for i in range(LANES):
+                corner[i] = load(sums + (at + i) * p.VN * LANES + v * LANES)
+            transpose(corner)
+            for lane in range(LANES):
+                n = first + v * LANES + lane
+                if n >= p.N:
+                    break
+                target = p.out + (n * p.O + o_first) * pixels + at
+                if at + LANES <= count:
+                    store(target, corner[lane])
+                else:
+                    store(aside, corner[lane])
+                    copy_run(target, aside, count - at)
+        at += LANES
