@@ -43,14 +43,6 @@ static inline vec add(vec a, vec b) { return a + b; }
 static inline vec subtract(vec a, vec b) { return a - b; }
 /* sum + a * b, fused where the instruction set has it. */
 static inline vec multiply_add(vec sum, vec a, vec b) { return sum + a * b; }
-static inline real horizontal_sum(vec a)
-{
-    real sum = 0;
-    for (int lane = 0; lane < LANES; lane++)
-        sum += a[lane];
-    return sum;
-}
-
 #if FASTCONV_VECTOR_BYTES == 16 && defined(FASTCONV_FLOAT64)
 #define FASTCONV_EVEN 0, 2
 #define FASTCONV_ODD 1, 3
@@ -87,6 +79,13 @@ typedef lane_int lane_ints_in_memory
 /* Of a and b one after the other: the numbers in even places, and those in odd places. */
 static inline vec even(vec a, vec b) { return FASTCONV_SHUFFLE(a, b, FASTCONV_EVEN); }
 static inline vec odd(vec a, vec b) { return FASTCONV_SHUFFLE(a, b, FASTCONV_ODD); }
+/* Pair by pair, in LANES_LOG2 steps. */
+static inline real horizontal_sum(vec a)
+{
+    for (int step = 0; step < LANES_LOG2; step++)
+        a = even(a, a) + odd(a, a);
+    return a[0];
+}
 /* a[0], b[0], a[1], b[1], ...: the first LANES of these, and the last. */
 static inline vec low(vec a, vec b) { return FASTCONV_SHUFFLE(a, b, FASTCONV_LOW); }
 static inline vec high(vec a, vec b) { return FASTCONV_SHUFFLE(a, b, FASTCONV_HIGH); }
@@ -108,6 +107,13 @@ static inline lane_ints choose_lanes(lane_ints mask, lane_ints a, lane_ints b)
 static inline vec choose(lane_ints mask, vec a, vec b)
 {
     return (vec)choose_lanes(mask, (lane_ints)a, (lane_ints)b);
+}
+static inline vec larger(vec a, vec b) { return choose(a > b, a, b); }
+static inline real horizontal_maximum(vec a)
+{
+    for (int step = 0; step < LANES_LOG2; step++)
+        a = larger(even(a, a), odd(a, a));
+    return a[0];
 }
 static inline vec where(lane_ints mask, vec a) { return (vec)(mask & (lane_ints)a); }
 /* True in the first `count` lanes (0 to LANES). */

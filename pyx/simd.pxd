@@ -30,6 +30,8 @@ cdef extern from "simd.h" nogil:
     lane_ints above_or_nan(vec a, vec b)
     lane_ints choose_lanes(lane_ints mask, lane_ints a, lane_ints b)
     vec choose(lane_ints mask, vec a, vec b)
+    vec larger(vec a, vec b)
+    real horizontal_maximum(vec a)
     vec where(lane_ints mask, vec a)
     lane_ints first_lanes(Py_ssize_t count)
     vec load_strided(const real* x, Py_ssize_t step)
