@@ -51,12 +51,15 @@ enum {
     MILLS_COUNT = sizeof(MILLS_TERMS) / sizeof(real),
 };
 
+/* Highest power first. Odd and even powers are two chains: one alone is all waiting. */
 static inline vec polynomial(const real *terms, int count, vec x)
 {
-    vec sum = splat(terms[0]);
-    for (int i = 1; i < count; i++)
-        sum = sum * x + terms[i];
-    return sum;
+    vec square = x * x, first = splat(terms[0]), second = splat(terms[1]);
+    for (int i = 2; i + 1 < count; i += 2) {
+        first = first * square + terms[i];
+        second = second * square + terms[i + 1];
+    }
+    return count % 2 ? (first * square + terms[count - 1]) + second * x : first * x + second;
 }
 
 static inline lane_ints below(vec a, real b) { return a < b; }
