@@ -5,11 +5,11 @@ items are blocks of a fixed size; what is summed is summed a block at a time, an
 in order.
 """
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cython.parallel cimport prange
 from libc.math cimport log
 from libc.stdlib cimport free
 
+from buffers cimport bytes_of, start_of
 from elementary cimport (
     NORMAL_TAIL, at_least, below, differ, exp_negative, normal_below, sigmoid_and_slope, sigmoid_of,
 )
@@ -44,27 +44,16 @@ cdef struct Operands:
     double count  # numbers, or rows, that a loss is a mean over
 
 
-cdef void* start_of(array) except NULL:
-    """Where the numbers of a C-contiguous array of any rank begin. The caller keeps it alive."""
-    cdef Py_buffer view
-    PyObject_GetBuffer(array, &view, PyBUF_SIMPLE)
-    PyBuffer_Release(&view)
-    return view.buf
-
-
 cdef double run(int op, x, y, out, double factor, Py_ssize_t columns, int threads) except? -1:
     """Apply an operation to x, y and out (y and out may be None); the sum of its blocks' sums."""
     cdef Operands o
     cdef Py_ssize_t block, blocks, block_size, first, last
     cdef double total = 0
     cdef double* sums
-    cdef Py_buffer view
-    PyObject_GetBuffer(x, &view, PyBUF_SIMPLE)
-    PyBuffer_Release(&view)
-    o.x = <const real*> view.buf
+    o.x = <const real*> start_of(x)
     o.y = o.x if y is None else <const real*> start_of(y)
     o.out = NULL if out is None else <real*> start_of(out)
-    o.size, o.columns, o.factor = view.len // <Py_ssize_t> sizeof(real), columns, <real> factor
+    o.size, o.columns, o.factor = bytes_of(x) // <Py_ssize_t> sizeof(real), columns, <real> factor
     o.count = <double> o.size / columns
     block_size = max(<Py_ssize_t> 1, BLOCK // columns) * columns
     blocks = (o.size + block_size - 1) // block_size

@@ -10,6 +10,7 @@ cimport cython
 from cython.parallel cimport prange
 from libc.math cimport sqrt
 
+from buffers cimport Image, image_of, start_of
 from signals cimport READS_BETWEEN_SIGNALS, PyErr_CheckSignals
 from simd cimport LANES, add, horizontal_sum, load, multiply_add, real, splat, store, subtract, vec
 
@@ -19,6 +20,13 @@ cdef enum:
 
 cdef struct Channel:
     Py_ssize_t images, pitch, size  # `images` planes of `size` numbers, `pitch` apart
+
+
+cdef Channel channel_of(const Image* image) noexcept nogil:
+    cdef Channel g
+    g.images, g.size = image.N, image.H * image.W
+    g.pitch = image.C * g.size
+    return g
 
 
 cdef struct Centre:
@@ -98,27 +106,29 @@ cdef inline void sums_of(
 
 # ---- forward -------------------------------------------------------------------------------------
 
-def batch_norm(
-    const real[:, :, :, ::1] x, const double[::1] scale, const double[::1] shift, double eps,
-    double[::1] mean, double[::1] var, real[:, :, :, ::1] out, int threads,
-):
+def batch_norm(x, scale, shift, double eps, mean, var, out, int threads):
     """out = scale * (x - mean) / sqrt(var + eps) + shift with the batch's own mean and variance.
 
     x (in), out (out) are (N, C, H, W) with at least one element a channel; scale, shift (in), mean
     and the biased variance var (out) are (C,).
     """
-    cdef Py_ssize_t C = x.shape[1], c, first, last
-    cdef Py_ssize_t step = channels_between_signals(x.shape[0] * C * x.shape[2] * x.shape[3], C)
-    cdef Channel g
-    g.images, g.size = x.shape[0], x.shape[2] * x.shape[3]
-    g.pitch = C * g.size
+    cdef Image image = image_of(x)
+    cdef const real* numbers = <const real*> image.start
+    cdef const double* scales = <const double*> start_of(scale)
+    cdef const double* shifts = <const double*> start_of(shift)
+    cdef double* means = <double*> start_of(mean)
+    cdef double* vars = <double*> start_of(var)
+    cdef real* results = <real*> start_of(out)
+    cdef Channel g = channel_of(&image)
+    cdef Py_ssize_t C = image.C, c, first, last
+    cdef Py_ssize_t step = channels_between_signals(C * g.images * g.size, C)
     for first in range(0, C, step):
         last = min(C, first + step)
         with nogil:
             for c in prange(first, last, schedule="static", num_threads=threads):
-                measure(&g, &x[0, c, 0, 0], &mean[c], &var[c])
-                normalise(&g, &x[0, c, 0, 0], mean[c], scale[c] / sqrt(var[c] + eps), shift[c],
-                          &out[0, c, 0, 0])
+                measure(&g, numbers + c * g.size, &means[c], &vars[c])
+                normalise(&g, numbers + c * g.size, means[c], scales[c] / sqrt(vars[c] + eps), shifts[c],
+                          results + c * g.size)
         PyErr_CheckSignals()
 
 
@@ -136,25 +146,26 @@ cdef void measure(const Channel* g, const real* x, double* mean, double* var) no
         var[0] = squares / numbers - off * off
 
 
-def batch_norm_eval(
-    const real[:, :, :, ::1] x, const double[::1] scale, const double[::1] shift, double eps,
-    const double[::1] mean, const double[::1] var, real[:, :, :, ::1] out, int threads,
-):
+def batch_norm_eval(x, scale, shift, double eps, mean, var, out, int threads):
     """out = scale * (x - mean) / sqrt(var + eps) + shift with given statistics (all in but out)."""
-    cdef Py_ssize_t C = x.shape[1], planes = x.shape[0] * C, plane, c, first, last, step
-    cdef Channel g
-    if planes == 0:
-        return
-    g.images, g.size = 1, x.shape[2] * x.shape[3]
-    g.pitch = g.size
-    step = channels_between_signals(planes * g.size, planes)
+    cdef Image image = image_of(x)
+    cdef const real* numbers = <const real*> image.start
+    cdef const double* scales = <const double*> start_of(scale)
+    cdef const double* shifts = <const double*> start_of(shift)
+    cdef const double* means = <const double*> start_of(mean)
+    cdef const double* vars = <const double*> start_of(var)
+    cdef real* results = <real*> start_of(out)
+    cdef Channel g = channel_of(&image)
+    cdef Py_ssize_t C = image.C, planes = image.N * C, plane, c, first, last
+    cdef Py_ssize_t step = channels_between_signals(planes * g.size, max(<Py_ssize_t> 1, planes))
+    g.images = 1  # an item is a plane: this order is that of memory
     for first in range(0, planes, step):
         last = min(planes, first + step)
         with nogil:
             for plane in prange(first, last, schedule="static", num_threads=threads):
                 c = plane % C
-                normalise(&g, &x[0, 0, 0, 0] + plane * g.size, mean[c], scale[c] / sqrt(var[c] + eps),
-                          shift[c], &out[0, 0, 0, 0] + plane * g.size)
+                normalise(&g, numbers + plane * g.size, means[c], scales[c] / sqrt(vars[c] + eps),
+                          shifts[c], results + plane * g.size)
         PyErr_CheckSignals()
 
 
@@ -178,11 +189,7 @@ cdef void normalise(
 
 # ---- backward ------------------------------------------------------------------------------------
 
-def batch_norm_gradient(
-    const real[:, :, :, ::1] x, const real[:, :, :, ::1] dz, const double[::1] scale, double eps,
-    const double[::1] mean, const double[::1] var,
-    real[:, :, :, ::1] dx, double[::1] dscale, double[::1] dshift, int threads,
-):
+def batch_norm_gradient(x, dz, scale, double eps, mean, var, dx, dscale, dshift, int threads):
     """Gradients of `batch_norm` (Ioffe and Szegedy 2015, section 3), simplified.
 
     With n = (x - mean) / sqrt(var + eps), m elements a channel, sums over a channel:
@@ -190,17 +197,24 @@ def batch_norm_gradient(
     dx = scale / sqrt(var + eps) * (dz - dshift / m - n * dscale / m).
     x, dz, scale, mean, var (in); dx, dscale, dshift (out).
     """
-    cdef Py_ssize_t C = x.shape[1], c, first, last
-    cdef Py_ssize_t step = channels_between_signals(x.shape[0] * C * x.shape[2] * x.shape[3], C)
-    cdef Channel g
-    g.images, g.size = x.shape[0], x.shape[2] * x.shape[3]
-    g.pitch = C * g.size
+    cdef Image image = image_of(x)
+    cdef const real* numbers = <const real*> image.start
+    cdef const real* gradients = <const real*> start_of(dz)
+    cdef const double* scales = <const double*> start_of(scale)
+    cdef const double* means = <const double*> start_of(mean)
+    cdef const double* vars = <const double*> start_of(var)
+    cdef real* results = <real*> start_of(dx)
+    cdef double* dscales = <double*> start_of(dscale)
+    cdef double* dshifts = <double*> start_of(dshift)
+    cdef Channel g = channel_of(&image)
+    cdef Py_ssize_t C = image.C, c, first, last
+    cdef Py_ssize_t step = channels_between_signals(C * g.images * g.size, C)
     for first in range(0, C, step):
         last = min(C, first + step)
         with nogil:
             for c in prange(first, last, schedule="static", num_threads=threads):
-                channel_gradient(&g, &x[0, c, 0, 0], &dz[0, c, 0, 0], scale[c], mean[c],
-                                 1 / sqrt(var[c] + eps), &dx[0, c, 0, 0], &dscale[c], &dshift[c])
+                channel_gradient(&g, numbers + c * g.size, gradients + c * g.size, scales[c], means[c],
+                                 1 / sqrt(vars[c] + eps), results + c * g.size, &dscales[c], &dshifts[c])
         PyErr_CheckSignals()
 
 

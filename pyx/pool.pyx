@@ -10,6 +10,7 @@ from cython.parallel cimport prange, threadid
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport free
 
+from buffers cimport Image, image_of, start_of
 from scratch cimport allocate, piece_of
 from signals cimport READS_BETWEEN_SIGNALS, PyErr_CheckSignals
 from simd cimport (
@@ -40,9 +41,9 @@ ctypedef void (*Item)(
 ) noexcept nogil
 
 
-cdef Window window_of(const real[:, :, :, ::1] image, const real[:, :, :, ::1] pooled, kernel, stride):
+cdef Window window_of(const Image* image, const Image* pooled, tuple kernel, tuple stride):
     cdef Window g
-    g.H, g.W, g.P, g.Q = image.shape[2], image.shape[3], pooled.shape[2], pooled.shape[3]
+    g.H, g.W, g.P, g.Q = image.H, image.W, pooled.H, pooled.W
     g.kh, g.kw = kernel
     g.sh, g.sw = stride
     g.wide = g.kh * g.kw > 256
@@ -62,6 +63,8 @@ cdef int run(
     cdef Py_ssize_t size = scratch_size * <Py_ssize_t> sizeof(real)
     cdef Py_ssize_t place_plane = g.P * g.Q * (<Py_ssize_t> sizeof(Py_ssize_t) if g.wide else 1)
     cdef double row = <double> columns * (g.kh + g.kw)
+    if planes == 0:
+        return 0
     # Items overlap by kh - 1 rows of work.
     g.rows = max(8 * g.kh, <Py_ssize_t> (NUMBERS_AN_ITEM / columns))
     g.rows = max(<Py_ssize_t> 1, min(rows, g.rows, <Py_ssize_t> (READS_BETWEEN_SIGNALS / row)))
@@ -86,16 +89,6 @@ cdef int run(
     return 0
 
 
-cdef char* places_of(const Window* g, places) except NULL:
-    cdef const uint8_t[:, :, :, ::1] narrow
-    cdef const Py_ssize_t[:, :, :, ::1] wide
-    if g.wide:
-        wide = places
-        return <char*> &wide[0, 0, 0, 0]
-    narrow = places
-    return <char*> &narrow[0, 0, 0, 0]
-
-
 cdef inline void store_some(real* target, vec value, Py_ssize_t count) noexcept nogil:
     """The first `count` lanes, or all."""
     cdef real lanes[16]
@@ -113,35 +106,28 @@ cdef inline void store_some(real* target, vec value, Py_ssize_t count) noexcept 
 # the first in row-major order. Its sum is summed anew, not slid along: a sliding sum would drag an
 # infinity or NaN, and rounding errors, on to windows that never saw them.
 
-def max_pool(
-    const real[:, :, :, ::1] x, real[:, :, :, ::1] out, places, tuple kernel, tuple stride, int threads,
-):
+def max_pool(x, out, places, tuple kernel, tuple stride, int threads):
     """out[n,c,p,q] = maximum of the window of x at (p, q) * stride; places = its argmax.
 
     x (in) is (N, C, H, W), out (out) (N, C, P, Q), places (out) of the same shape: the position in
     the window, row-major, as uint8 if the window has at most 256 elements, else as intp. Ties and
     NaN go to the first; a window with a NaN gives NaN.
     """
-    cdef Window g = window_of(x, out, kernel, stride)
-    if x.shape[0]:
-        pool(&g, max_rows, x, out, places_of(&g, places), threads)
+    pool(max_rows, image_of(x), image_of(out), start_of(places), kernel, stride, threads)
 
 
-def mean_pool(
-    const real[:, :, :, ::1] x, real[:, :, :, ::1] out, tuple kernel, tuple stride, int threads,
-):
+def mean_pool(x, out, tuple kernel, tuple stride, int threads):
     """out[n,c,p,q] = mean of the window of x at (p, q) * stride. x (in), out (out) as in `max_pool`."""
-    cdef Window g = window_of(x, out, kernel, stride)
-    if x.shape[0]:
-        pool(&g, mean_rows, x, out, NULL, threads)
+    pool(mean_rows, image_of(x), image_of(out), NULL, kernel, stride, threads)
 
 
 cdef int pool(
-    Window* g, Item item, const real[:, :, :, ::1] x, real[:, :, :, ::1] out, char* places, int threads,
+    Item item, Image x, Image out, char* places, tuple kernel, tuple stride, int threads,
 ) except -1:
+    cdef Window g = window_of(&x, &out, kernel, stride)
     g.strip = g.pitch = round_to_vectors(min(<Py_ssize_t> STRIP, g.Q))
-    return run(g, item, x.shape[0] * x.shape[1], &x[0, 0, 0, 0], g.H * g.W, &out[0, 0, 0, 0], g.P, g.Q,
-               places, 2 * g.kh * g.pitch + readable(g, g.strip), threads)
+    return run(&g, item, x.N * x.C, <const real*> x.start, g.H * g.W, <real*> out.start, g.P, g.Q,
+               places, 2 * g.kh * g.pitch + readable(&g, g.strip), threads)
 
 
 cdef inline Py_ssize_t readable(const Window* g, Py_ssize_t count) noexcept nogil:
@@ -333,35 +319,28 @@ cdef inline void store_places(
 
 # ---- backward ------------------------------------------------------------------------------------
 
-def max_pool_gradient(
-    const real[:, :, :, ::1] dz, places, real[:, :, :, ::1] dx, tuple kernel, tuple stride, int threads,
-):
+def max_pool_gradient(dz, places, dx, tuple kernel, tuple stride, int threads):
     """dx = dz added at each window's argmax: the gradient of `max_pool`.
 
     dz (in) and places (in) have the shape of its out, dx (out) of its x. Every place must lie in
     the window (functional/pool.py sees to that).
     """
-    cdef Window g = window_of(dx, dz, kernel, stride)
-    if dx.shape[0]:
-        unpool(&g, scatter_rows, dz, dx, places_of(&g, places), threads)
+    unpool(scatter_rows, image_of(dz), image_of(dx), start_of(places), kernel, stride, threads)
 
 
-def mean_pool_gradient(
-    const real[:, :, :, ::1] dz, real[:, :, :, ::1] dx, tuple kernel, tuple stride, int threads,
-):
+def mean_pool_gradient(dz, dx, tuple kernel, tuple stride, int threads):
     """dx = dz / (kh * kw) added to every element of its window: the gradient of `mean_pool`."""
-    cdef Window g = window_of(dx, dz, kernel, stride)
-    if dx.shape[0]:
-        unpool(&g, spread_rows, dz, dx, NULL, threads)
+    unpool(spread_rows, image_of(dz), image_of(dx), NULL, kernel, stride, threads)
 
 
 cdef int unpool(
-    Window* g, Item item, const real[:, :, :, ::1] dz, real[:, :, :, ::1] dx, char* places, int threads,
+    Item item, Image dz, Image dx, char* places, tuple kernel, tuple stride, int threads,
 ) except -1:
+    cdef Window g = window_of(&dx, &dz, kernel, stride)
     g.strip = round_to_vectors(min(<Py_ssize_t> STRIP, (g.W - 1) // g.sw + 1))
     g.pitch = g.strip + round_to_vectors((g.kw - 1) // g.sw + 1) + LANES
-    return run(g, item, dx.shape[0] * dx.shape[1], &dz[0, 0, 0, 0], g.P * g.Q, &dx[0, 0, 0, 0],
-               g.H, g.W, places, (g.sw + 1) * g.pitch, threads)
+    return run(&g, item, dx.N * dx.C, <const real*> dz.start, g.P * g.Q, <real*> dx.start, g.H, g.W,
+               places, (g.sw + 1) * g.pitch, threads)
 
 
 # Windows of which row h of the image is part: rows `begin` to `end` of them.
