@@ -1,7 +1,7 @@
 """Max and mean pooling, forward and backward, of any window and stride.
 
-A work item is a block of rows of one plane of the result, computed in strips of columns. Windows
-are separable: each row of x is reduced along its length once, then rows to windows, so that a
+A work item is a strip of columns of a block of rows of one plane of the result. Windows are
+separable: each row of x is reduced along its length once, then rows to windows, so that a
 stride of 1 costs kh + kw steps a number and not kh * kw. Vectors run over the end of a row where
 there is memory to read, or the next row of the result to overwrite: no loop for the last few.
 """
@@ -12,7 +12,7 @@ from libc.stdlib cimport free
 
 from buffers cimport Image, image_of, start_of
 from scratch cimport allocate, piece_of
-from signals cimport READS_BETWEEN_SIGNALS, PyErr_CheckSignals
+from signals cimport PyErr_CheckSignals
 from simd cimport (
     LANES, above, above_or_nan, add, add_lanes, choose, choose_lanes, first_lanes, high,
     horizontal_sum, lane_int, lane_ints, load, load_lanes, load_strided, low, multiply_add,
@@ -23,20 +23,22 @@ cdef enum:
     STRIP = 256  # columns: the rows of a strip stay in the first-level cache
     GROUP = 4  # vectors in flight: a step of one waits for the step before
     NUMBERS_AN_ITEM = 1 << 17  # some 50 us of work, ten times what starting a thread takes
+    STEPS_AN_ITEM = 1 << 30  # a quarter of a second, in vectors: the time between looks at signals
     MEAN, MAX, MAX_OR_NAN
 
 
 cdef struct Window:
     Py_ssize_t H, W, P, Q, kh, kw, sh, sw
-    Py_ssize_t rows, blocks  # rows of the result an item, items a plane
-    Py_ssize_t strip, pitch  # columns computed at a time; numbers from row to row of the scratch
+    Py_ssize_t rows, blocks  # rows of the result an item, and such blocks a plane
+    Py_ssize_t strip, strips  # columns an item, and such strips a row
+    Py_ssize_t pitch  # numbers from row to row of the scratch
     bint wide  # windows of more than 256 elements: places are Py_ssize_t, not bytes
     const real* end  # of the source
 
 
-# Rows first to last of one plane of the result; `places` is that plane's.
+# Rows first to last, columns from j on, of one plane of the result; `places` is that plane's.
 ctypedef void (*Item)(
-    const Window* g, Py_ssize_t first, Py_ssize_t last, const real* source, real* target,
+    const Window* g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t j, const real* source, real* target,
     void* places, real* scratch,
 ) noexcept nogil
 
@@ -59,28 +61,31 @@ cdef int run(
     real* target, Py_ssize_t rows, Py_ssize_t columns, char* places, Py_ssize_t scratch_size, int threads,
 ) except -1:
     """Run `item` over planes of a result of so many rows and columns."""
-    cdef Py_ssize_t block, plane, first, last, items, at_once
+    cdef Py_ssize_t item_number, block, plane, first, last, items, at_once
     cdef Py_ssize_t size = scratch_size * <Py_ssize_t> sizeof(real)
     cdef Py_ssize_t place_plane = g.P * g.Q * (<Py_ssize_t> sizeof(Py_ssize_t) if g.wide else 1)
-    cdef double row = <double> columns * (g.kh + g.kw)
+    # Steps for the rows that a window has and its neighbour above has not, and for the first window.
+    cdef double row = <double> g.strip * (g.sh * g.kw + g.kh), start = <double> g.strip * g.kh * g.kw
     if planes == 0:
         return 0
-    # Items overlap by kh - 1 rows of work.
     g.rows = max(8 * g.kh, <Py_ssize_t> (NUMBERS_AN_ITEM / columns))
-    g.rows = max(<Py_ssize_t> 1, min(rows, g.rows, <Py_ssize_t> (READS_BETWEEN_SIGNALS / row)))
+    g.rows = min(g.rows, <Py_ssize_t> max(<double> g.kh, (STEPS_AN_ITEM - start) / row))
+    g.rows = max(<Py_ssize_t> 1, min(rows, g.rows))
     g.blocks = (rows + g.rows - 1) // g.rows
     g.end = source + planes * source_plane
-    items = planes * g.blocks
-    at_once = max(<Py_ssize_t> threads, <Py_ssize_t> (READS_BETWEEN_SIGNALS / (row * g.rows)))
+    items = planes * g.blocks * g.strips
+    at_once = max(<Py_ssize_t> threads, <Py_ssize_t> (STEPS_AN_ITEM / (row * g.rows + start)))
     cdef char* scratch = allocate(threads, size)
     try:
         for first in range(0, items, at_once):
             last = min(items, first + at_once)
             with nogil:
-                for block in prange(first, last, schedule="static", num_threads=threads):
+                for item_number in prange(first, last, schedule="static", num_threads=threads):
+                    block = item_number // g.strips
                     plane = block // g.blocks
                     item(g, (block - plane * g.blocks) * g.rows,
                          min(rows, (block - plane * g.blocks + 1) * g.rows),
+                         (item_number - block * g.strips) * g.strip,
                          source + plane * source_plane, target + plane * rows * columns,
                          places + plane * place_plane, <real*> piece_of(scratch, size, threadid()))
             PyErr_CheckSignals()
@@ -126,6 +131,7 @@ cdef int pool(
 ) except -1:
     cdef Window g = window_of(&x, &out, kernel, stride)
     g.strip = g.pitch = round_to_vectors(min(<Py_ssize_t> STRIP, g.Q))
+    g.strips = (g.Q - 1) // g.strip + 1
     return run(&g, item, x.N * x.C, <const real*> x.start, g.H * g.W, <real*> out.start, g.P, g.Q,
                places, 2 * g.kh * g.pitch + readable(&g, g.strip), threads)
 
@@ -136,21 +142,21 @@ cdef inline Py_ssize_t readable(const Window* g, Py_ssize_t count) noexcept nogi
 
 
 cdef void mean_rows(
-    const Window* g, Py_ssize_t first, Py_ssize_t last, const real* x, real* out, void* places,
-    real* scratch,
+    const Window* g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t q, const real* x, real* out,
+    void* places, real* scratch,
 ) noexcept nogil:
-    pool_rows(MEAN, g, first, last, x, out, places, scratch)
+    pool_rows(MEAN, g, first, last, q, x, out, places, scratch)
 
 
 cdef void max_rows(
-    const Window* g, Py_ssize_t first, Py_ssize_t last, const real* x, real* out, void* places,
-    real* scratch,
+    const Window* g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t q, const real* x, real* out,
+    void* places, real* scratch,
 ) noexcept nogil:
     # One comparison a step is enough where no number is a NaN.
     if all_finite(x + first * g.sh * g.W, ((last - 1 - first) * g.sh + g.kh) * g.W):
-        pool_rows(MAX, g, first, last, x, out, places, scratch)
+        pool_rows(MAX, g, first, last, q, x, out, places, scratch)
     else:
-        pool_rows(MAX_OR_NAN, g, first, last, x, out, places, scratch)
+        pool_rows(MAX_OR_NAN, g, first, last, q, x, out, places, scratch)
 
 
 cdef inline bint all_finite(const real* x, Py_ssize_t count) noexcept nogil:
@@ -174,37 +180,32 @@ cdef inline bint all_finite(const real* x, Py_ssize_t count) noexcept nogil:
 
 
 cdef inline void pool_rows(
-    const int kind, const Window* g, Py_ssize_t first, Py_ssize_t last, const real* x, real* out,
-    void* places, real* scratch,
+    const int kind, const Window* g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t q, const real* x,
+    real* out, void* places, real* scratch,
 ) noexcept nogil:
     cdef real* spare = scratch + 2 * g.kh * g.pitch
     cdef const real* row
-    cdef Py_ssize_t q = 0, count, p, h, slot, room, i
-    while q < g.Q:
-        count = min(g.strip, g.Q - q)
-        h = first * g.sh
-        slot = 0  # of row h in the ring
-        for p in range(first, last):
-            if h < p * g.sh:  # rows that no window sees: the ring holds nothing of use
-                h = p * g.sh
-            while h < p * g.sh + g.kh:
-                row = x + h * g.W + q * g.sw
-                if g.end - row < readable(g, count):
-                    for i in range((count - 1) * g.sw + g.kw):
-                        spare[i] = row[i]
-                    row = spare
-                if g.sw == 1:
-                    along_row(kind, g, row, 1, count, scratch + slot * g.pitch)
-                elif g.sw == 2:
-                    along_row(kind, g, row, 2, count, scratch + slot * g.pitch)
-                else:
-                    along_row(kind, g, row, g.sw, count, scratch + slot * g.pitch)
-                h += 1
-                slot = slot + 1 if slot + 1 < g.kh else 0
-            # The next row of the ring is the oldest, and so the first of the window.
-            room = (last - p) * g.Q if g.strip >= g.Q else count
-            down_rows(kind, g, scratch, slot, count, out + p * g.Q + q, places, p * g.Q + q, room)
-        q += g.strip
+    cdef Py_ssize_t count = min(g.strip, g.Q - q), p, room, i
+    cdef Py_ssize_t h = first * g.sh, slot = 0  # the next row, and its place in the ring
+    for p in range(first, last):
+        h = max(h, p * g.sh)  # no window sees the rows between
+        while h < p * g.sh + g.kh:
+            row = x + h * g.W + q * g.sw
+            if g.end - row < readable(g, count):
+                for i in range((count - 1) * g.sw + g.kw):
+                    spare[i] = row[i]
+                row = spare
+            if g.sw == 1:
+                along_row(kind, g, row, 1, count, scratch + slot * g.pitch)
+            elif g.sw == 2:
+                along_row(kind, g, row, 2, count, scratch + slot * g.pitch)
+            else:
+                along_row(kind, g, row, g.sw, count, scratch + slot * g.pitch)
+            h += 1
+            slot = slot + 1 if slot + 1 < g.kh else 0
+        # The next row of the ring is the oldest, and so the first of the window.
+        room = (last - p) * g.Q if g.strips == 1 else count
+        down_rows(kind, g, scratch, slot, count, out + p * g.Q + q, places, p * g.Q + q, room)
 
 
 cdef inline void along_row(
@@ -337,10 +338,15 @@ cdef int unpool(
     Item item, Image dz, Image dx, char* places, tuple kernel, tuple stride, int threads,
 ) except -1:
     cdef Window g = window_of(&dx, &dz, kernel, stride)
-    g.strip = round_to_vectors(min(<Py_ssize_t> STRIP, (g.W - 1) // g.sw + 1))
+    cdef Py_ssize_t columns = (g.W - 1) // g.sw + 1  # of one phase: what lies sw apart
+    if item == scatter_rows:
+        g.strip, g.strips = columns, 1
+    else:
+        g.strip = round_to_vectors(min(<Py_ssize_t> STRIP, columns))
+        g.strips = (columns - 1) // g.strip + 1
     g.pitch = g.strip + round_to_vectors((g.kw - 1) // g.sw + 1) + LANES
     return run(&g, item, dx.N * dx.C, <const real*> dz.start, g.P * g.Q, <real*> dx.start, g.H, g.W,
-               places, (g.sw + 1) * g.pitch, threads)
+               places, 0 if item == scatter_rows else (g.sw + 1) * g.pitch, threads)
 
 
 # Windows of which row h of the image is part: rows `begin` to `end` of them.
@@ -380,8 +386,8 @@ cdef inline void join(
 
 
 cdef void scatter_rows(
-    const Window* g, Py_ssize_t first, Py_ssize_t last, const real* dz, real* dx, void* places,
-    real* scratch,
+    const Window* g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t j, const real* dz, real* dx,
+    void* places, real* scratch,
 ) noexcept nogil:
     cdef Py_ssize_t i, p, q, tap, u, at
     cdef Span top, bottom
@@ -426,43 +432,37 @@ cdef inline void scatter_row(
 
 
 cdef void spread_rows(
-    const Window* g, Py_ssize_t first, Py_ssize_t last, const real* dz, real* dx, void* places,
-    real* scratch,
+    const Window* g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t j, const real* dz, real* dx,
+    void* places, real* scratch,
 ) noexcept nogil:
-    cdef Py_ssize_t left = (g.kw - 1) // g.sw, columns = (g.W - 1) // g.sw + 1
-    cdef Py_ssize_t j = 0, count, width, room, h, c, i, at, begin, end
+    cdef Py_ssize_t left = (g.kw - 1) // g.sw, count = min(g.strip, (g.W - 1) // g.sw + 1 - j)
+    cdef Py_ssize_t width = min(count * g.sw, g.W - j * g.sw), room, h, c, i, most
+    cdef Py_ssize_t begin = max(-left, -j), end = min(g.Q - j, count)
     cdef Span span, before
     cdef real* sums = scratch + g.sw * g.pitch + left
-    cdef real* row
-    while j < columns:
-        count = min(g.strip, columns - j)
-        width = min(count * g.sw, g.W - j * g.sw)
-        begin, end = max(-left, -j), min(g.Q - j, count)
-        span.begin = span.end = 0
-        before.begin = before.end = 0
-        for i in range(left + round_to_vectors(count)):
-            sums[i - left] = 0
-        for c in range(g.sw):
-            for i in range(count):
-                scratch[c * g.pitch + i] = 0
-        for h in range(first, last):
-            row = dx + h * g.W + j * g.sw
-            room = (last - h) * g.W if count == columns else width
-            move_down(g, h, &span)
-            if span.begin != before.begin or span.end != before.end:
-                before = span
-                sum_rows(g, dz + span.begin * g.Q + j, span.end - span.begin, begin, end, sums)
-                for c in range(min(g.sw, g.kw)):
-                    at = (g.kw - 1 - c) // g.sw
-                    i = 0
-                    while i + GROUP * LANES <= round_to_vectors(count):
-                        spread(GROUP, g, at, sums + i, scratch + c * g.pitch + i)
-                        i += GROUP * LANES
-                    while i < count:
-                        spread(1, g, at, sums + i, scratch + c * g.pitch + i)
-                        i += LANES
-            join(g, scratch, width, row, room)
-        j += g.strip
+    span.begin = span.end = 0
+    before.begin = before.end = 0
+    for i in range(left + round_to_vectors(count)):
+        sums[i - left] = 0
+    for c in range(g.sw):
+        for i in range(count):
+            scratch[c * g.pitch + i] = 0
+    for h in range(first, last):
+        move_down(g, h, &span)
+        if span.begin != before.begin or span.end != before.end:  # else as in the row above
+            before = span
+            sum_rows(g, dz + span.begin * g.Q + j, span.end - span.begin, begin, end, sums)
+            for c in range(min(g.sw, g.kw)):
+                most = (g.kw - 1 - c) // g.sw
+                i = 0
+                while i + GROUP * LANES <= round_to_vectors(count):
+                    spread(GROUP, g, most, sums + i, scratch + c * g.pitch + i)
+                    i += GROUP * LANES
+                while i < count:
+                    spread(1, g, most, sums + i, scratch + c * g.pitch + i)
+                    i += LANES
+        room = (last - h) * g.W if g.strips == 1 else width
+        join(g, scratch, width, dx + h * g.W + j * g.sw, room)
 
 
 cdef inline void sum_rows(
