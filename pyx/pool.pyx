@@ -34,6 +34,7 @@ cdef struct Window:
     Py_ssize_t pitch  # numbers from row to row of the scratch
     bint wide  # windows of more than 256 elements: places are Py_ssize_t, not bytes
     const real* end  # of the source
+    Py_ssize_t offsets[256]  # from the first element of a window to each, in the image
 
 
 # Rows first to last, columns from j on, of one plane of the result; `places` is that plane's.
@@ -171,6 +172,9 @@ cdef inline bint all_finite(const real* x, Py_ssize_t count) noexcept nogil:
         for k in range(GROUP):
             sums[k] = multiply_add(sums[k], load(x + i + k * LANES), zero)
         i += GROUP * LANES
+    while i + LANES <= count:
+        sums[0] = multiply_add(sums[0], load(x + i), zero)
+        i += LANES
     while i < count:
         rest += x[i] * 0
         i += 1
@@ -338,9 +342,11 @@ cdef int unpool(
     Item item, Image dz, Image dx, char* places, tuple kernel, tuple stride, int threads,
 ) except -1:
     cdef Window g = window_of(&dx, &dz, kernel, stride)
-    cdef Py_ssize_t columns = (g.W - 1) // g.sw + 1  # of one phase: what lies sw apart
+    cdef Py_ssize_t columns = (g.W - 1) // g.sw + 1, i  # of one phase: what lies sw apart
     if item == scatter_rows:
         g.strip, g.strips = columns, 1
+        for i in range(min(<Py_ssize_t> 256, g.kh * g.kw)):
+            g.offsets[i] = i // g.kw * g.W + i % g.kw
     else:
         g.strip = round_to_vectors(min(<Py_ssize_t> STRIP, columns))
         g.strips = (columns - 1) // g.strip + 1
@@ -391,23 +397,19 @@ cdef void scatter_rows(
 ) noexcept nogil:
     cdef Py_ssize_t i, p, q, tap, u, at
     cdef Span top, bottom
-    cdef Py_ssize_t offsets[256]
     cdef bint apart = g.sh >= g.kh and g.sw >= g.kw
     top.begin = top.end = bottom.begin = bottom.end = 0
     move_down(g, first, &top)
     move_down(g, last - 1, &bottom)
     for i in range(first * g.W, last * g.W):
         dx[i] = 0
-    if not g.wide:
-        for i in range(g.kh * g.kw):
-            offsets[i] = i // g.kw * g.W + i % g.kw
     for p in range(top.begin, bottom.end):
         if not g.wide and first <= p * g.sh and p * g.sh + g.kh <= last:
             if apart:
-                scatter_row(True, g.Q, g.sw, dz + p * g.Q, <uint8_t*> places + p * g.Q, offsets,
+                scatter_row(True, g.Q, g.sw, dz + p * g.Q, <uint8_t*> places + p * g.Q, g.offsets,
                             dx + p * g.sh * g.W)
             else:
-                scatter_row(False, g.Q, g.sw, dz + p * g.Q, <uint8_t*> places + p * g.Q, offsets,
+                scatter_row(False, g.Q, g.sw, dz + p * g.Q, <uint8_t*> places + p * g.Q, g.offsets,
                             dx + p * g.sh * g.W)
             continue
         for q in range(g.Q):

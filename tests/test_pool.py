@@ -202,7 +202,9 @@ def test_ties_go_to_the_first_beside_a_nan(backend, dtype, rng):
         assert_max_equals_definition(A, (kernel,) * 2, (stride,) * 2, dLdZ)
 
 
-@pytest.mark.parametrize(("kernel", "stride"), [((2, 4), (2, 4)), ((4, 2), (1, 2)), ((4, 4), (3, 1))], ids=str)
+@pytest.mark.parametrize(
+    ("kernel", "stride"), [((2, 4), (2, 4)), ((4, 2), (1, 2)), ((4, 4), (3, 1))], ids=str
+)
 def test_a_plane_of_several_items_equals_the_pure_set(dtype, rng, kernel, stride):
     A = oracles.small_integers(rng, (1, 2, 700, 400), dtype)
     dLdZ = oracles.small_integers(rng, out_shape(A.shape, kernel, stride), dtype)
