@@ -1,15 +1,16 @@
 """Batch normalisation of the channels of (N, C, H, W): training forward, backward, eval.
 
-Channels are independent: each is one work item. Statistics are taken in two passes around a shift,
-since E[x^2] - E[x]^2 cancels when the mean is large, and are kept in double: a float32 mean of 1e6
-would be rounded by up to 1/32. What float32 arithmetic needs of such a mean is passed on as a sum
-of two parts (`Centre`).
+Channels are independent: each is one work item, and small enough to stay in a cache from the sums
+to the result. Sums are taken around a shift, since E[x^2] - E[x]^2 cancels when the mean is large,
+and are kept in double: a float32 mean of 1e6 would be rounded by up to 1/32. What float32
+arithmetic needs of such a mean is passed on as a sum of two parts (`Centre`).
 """
 
 cimport cython
 from cython.parallel cimport prange
 from libc.math cimport sqrt
 
+from buffers cimport Image, image_of, start_of
 from signals cimport READS_BETWEEN_SIGNALS, PyErr_CheckSignals
 from simd cimport LANES, add, horizontal_sum, load, multiply_add, real, splat, store, subtract, vec
 
@@ -19,6 +20,13 @@ cdef enum:
 
 cdef struct Channel:
     Py_ssize_t images, pitch, size  # `images` planes of `size` numbers, `pitch` apart
+
+
+cdef Channel channel_of(const Image* image) noexcept nogil:
+    cdef Channel g
+    g.images, g.size = image.N, image.H * image.W
+    g.pitch = image.C * g.size
+    return g
 
 
 cdef struct Centre:
@@ -46,110 +54,118 @@ cdef Py_ssize_t channels_between_signals(Py_ssize_t numbers, Py_ssize_t channels
 
 # ---- sums over one channel -----------------------------------------------------------------------
 
-cdef double sum_of(const Channel* g, const real* x, Centre centre, bint squared) noexcept nogil:
-    """Sum of x - centre, or of its square."""
-    cdef double total = 0
-    cdef Py_ssize_t n, block, last, i
-    cdef vec sums, d
-    cdef real rest, e
-    cdef const real* plane
-    for n in range(g.images):
-        plane = x + n * g.pitch
-        for block in range((g.size + BLOCK - 1) // BLOCK):
-            i = block * BLOCK
-            last = min(g.size, i + BLOCK)
-            sums = splat(0)
-            rest = 0
-            while i + LANES <= last:
-                d = centred(plane + i, centre)
-                sums = multiply_add(sums, d, d) if squared else add(sums, d)
-                i += LANES
-            while i < last:
-                e = (plane[i] - centre.high) - centre.low
-                rest += e * e if squared else e
-                i += 1
-            total += horizontal_sum(sums) + rest
-    return total
+cdef enum:
+    AHEAD = 4  # vectors in flight: each of the sums in one register waits for the sum before
 
 
-cdef double sum_of_products(const Channel* g, const real* x, Centre centre, const real* y) noexcept nogil:
-    """Sum of (x - centre) * y."""
-    cdef double total = 0
+cdef inline void sums_of(
+    const bint gradient, const Channel* g, const real* x, const real* y, Centre centre,
+    double* first, double* second,
+) noexcept nogil:
+    """With d = x - centre: the sums of d and of d^2, or, for the gradient, of y and of d * y."""
     cdef Py_ssize_t n, block, last, i
-    cdef vec sums
-    cdef real rest
+    cdef vec sums[AHEAD]
+    cdef vec products[AHEAD]
+    cdef vec d, by
+    cdef real rest, rest_products, e
     cdef const real* a
     cdef const real* b
+    cdef int k
+    first[0] = second[0] = 0
     for n in range(g.images):
         a, b = x + n * g.pitch, y + n * g.pitch
         for block in range((g.size + BLOCK - 1) // BLOCK):
             i = block * BLOCK
             last = min(g.size, i + BLOCK)
-            sums = splat(0)
-            rest = 0
+            for k in range(AHEAD):
+                sums[k] = products[k] = splat(0)
+            while i + AHEAD * LANES <= last:
+                for k in range(AHEAD):
+                    d = centred(a + i + k * LANES, centre)
+                    by = load(b + i + k * LANES) if gradient else d
+                    sums[k] = add(sums[k], by)
+                    products[k] = multiply_add(products[k], d, by)
+                i += AHEAD * LANES
             while i + LANES <= last:
-                sums = multiply_add(sums, centred(a + i, centre), load(b + i))
+                d = centred(a + i, centre)
+                by = load(b + i) if gradient else d
+                sums[0] = add(sums[0], by)
+                products[0] = multiply_add(products[0], d, by)
                 i += LANES
+            rest = rest_products = 0
             while i < last:
-                rest += ((a[i] - centre.high) - centre.low) * b[i]
+                e = (a[i] - centre.high) - centre.low
+                rest += b[i] if gradient else e
+                rest_products += e * (b[i] if gradient else e)
                 i += 1
-            total += horizontal_sum(sums) + rest
-    return total
+            for k in range(1, AHEAD):
+                sums[0], products[0] = add(sums[0], sums[k]), add(products[0], products[k])
+            first[0] += <double> horizontal_sum(sums[0]) + rest
+            second[0] += <double> horizontal_sum(products[0]) + rest_products
 
 
 # ---- forward -------------------------------------------------------------------------------------
 
-def batch_norm(
-    const real[:, :, :, ::1] x, const double[::1] scale, const double[::1] shift, double eps,
-    double[::1] mean, double[::1] var, real[:, :, :, ::1] out, int threads,
-):
+def batch_norm(x, scale, shift, double eps, mean, var, out, int threads):
     """out = scale * (x - mean) / sqrt(var + eps) + shift with the batch's own mean and variance.
 
     x (in), out (out) are (N, C, H, W) with at least one element a channel; scale, shift (in), mean
     and the biased variance var (out) are (C,).
     """
-    cdef Py_ssize_t C = x.shape[1], c, first, last
-    cdef Py_ssize_t step = channels_between_signals(x.shape[0] * C * x.shape[2] * x.shape[3], C)
-    cdef Channel g
-    g.images, g.size = x.shape[0], x.shape[2] * x.shape[3]
-    g.pitch = C * g.size
+    cdef Image image = image_of(x)
+    cdef const real* numbers = <const real*> image.start
+    cdef const double* scales = <const double*> start_of(scale)
+    cdef const double* shifts = <const double*> start_of(shift)
+    cdef double* means = <double*> start_of(mean)
+    cdef double* vars = <double*> start_of(var)
+    cdef real* results = <real*> start_of(out)
+    cdef Channel g = channel_of(&image)
+    cdef Py_ssize_t C = image.C, c, first, last
+    cdef Py_ssize_t step = channels_between_signals(C * g.images * g.size, C)
     for first in range(0, C, step):
         last = min(C, first + step)
         with nogil:
             for c in prange(first, last, schedule="static", num_threads=threads):
-                measure(&g, &x[0, c, 0, 0], &mean[c], &var[c])
-                normalise(&g, &x[0, c, 0, 0], mean[c], scale[c] / sqrt(var[c] + eps), shift[c],
-                          &out[0, c, 0, 0])
+                measure(&g, numbers + c * g.size, &means[c], &vars[c])
+                normalise(&g, numbers + c * g.size, means[c], scales[c] / sqrt(vars[c] + eps), shifts[c],
+                          results + c * g.size)
         PyErr_CheckSignals()
 
 
 cdef void measure(const Channel* g, const real* x, double* mean, double* var) noexcept nogil:
-    # Differences to the first number are exact, or nearly, where a large mean would swamp a sum.
-    cdef double numbers = <double> g.images * g.size
-    cdef Centre first = centre_of(x[0])
-    mean[0] = x[0] + sum_of(g, x, first, False) / numbers
-    var[0] = sum_of(g, x, centre_of(mean[0]), True) / numbers
+    """One pass around a guess at the mean, the first number; another if it was a bad one."""
+    cdef double numbers = <double> g.images * g.size, off, squares
+    sums_of(False, g, x, x, centre_of(x[0]), &off, &squares)
+    off /= numbers
+    mean[0] = x[0] + off
+    var[0] = squares / numbers - off * off
+    # The difference loses the bits that off^2 has above var: one at most is allowed.
+    if not off * off <= var[0]:
+        sums_of(False, g, x, x, centre_of(mean[0]), &off, &squares)
+        off /= numbers
+        var[0] = squares / numbers - off * off
 
 
-def batch_norm_eval(
-    const real[:, :, :, ::1] x, const double[::1] scale, const double[::1] shift, double eps,
-    const double[::1] mean, const double[::1] var, real[:, :, :, ::1] out, int threads,
-):
+def batch_norm_eval(x, scale, shift, double eps, mean, var, out, int threads):
     """out = scale * (x - mean) / sqrt(var + eps) + shift with given statistics (all in but out)."""
-    cdef Py_ssize_t C = x.shape[1], c, first, last
-    cdef Py_ssize_t step
-    cdef Channel g
-    if x.shape[0] == 0:
-        return
-    step = channels_between_signals(x.shape[0] * C * x.shape[2] * x.shape[3], C)
-    g.images, g.size = x.shape[0], x.shape[2] * x.shape[3]
-    g.pitch = C * g.size
-    for first in range(0, C, step):
-        last = min(C, first + step)
+    cdef Image image = image_of(x)
+    cdef const real* numbers = <const real*> image.start
+    cdef const double* scales = <const double*> start_of(scale)
+    cdef const double* shifts = <const double*> start_of(shift)
+    cdef const double* means = <const double*> start_of(mean)
+    cdef const double* vars = <const double*> start_of(var)
+    cdef real* results = <real*> start_of(out)
+    cdef Channel g = channel_of(&image)
+    cdef Py_ssize_t C = image.C, planes = image.N * C, plane, c, first, last
+    cdef Py_ssize_t step = channels_between_signals(planes * g.size, max(<Py_ssize_t> 1, planes))
+    g.images = 1  # an item is a plane: this order is that of memory
+    for first in range(0, planes, step):
+        last = min(planes, first + step)
         with nogil:
-            for c in prange(first, last, schedule="static", num_threads=threads):
-                normalise(&g, &x[0, c, 0, 0], mean[c], scale[c] / sqrt(var[c] + eps), shift[c],
-                          &out[0, c, 0, 0])
+            for plane in prange(first, last, schedule="static", num_threads=threads):
+                c = plane % C
+                normalise(&g, numbers + plane * g.size, means[c], scales[c] / sqrt(vars[c] + eps),
+                          shifts[c], results + plane * g.size)
         PyErr_CheckSignals()
 
 
@@ -173,11 +189,7 @@ cdef void normalise(
 
 # ---- backward ------------------------------------------------------------------------------------
 
-def batch_norm_gradient(
-    const real[:, :, :, ::1] x, const real[:, :, :, ::1] dz, const double[::1] scale, double eps,
-    const double[::1] mean, const double[::1] var,
-    real[:, :, :, ::1] dx, double[::1] dscale, double[::1] dshift, int threads,
-):
+def batch_norm_gradient(x, dz, scale, double eps, mean, var, dx, dscale, dshift, int threads):
     """Gradients of `batch_norm` (Ioffe and Szegedy 2015, section 3), simplified.
 
     With n = (x - mean) / sqrt(var + eps), m elements a channel, sums over a channel:
@@ -185,17 +197,24 @@ def batch_norm_gradient(
     dx = scale / sqrt(var + eps) * (dz - dshift / m - n * dscale / m).
     x, dz, scale, mean, var (in); dx, dscale, dshift (out).
     """
-    cdef Py_ssize_t C = x.shape[1], c, first, last
-    cdef Py_ssize_t step = channels_between_signals(x.shape[0] * C * x.shape[2] * x.shape[3], C)
-    cdef Channel g
-    g.images, g.size = x.shape[0], x.shape[2] * x.shape[3]
-    g.pitch = C * g.size
+    cdef Image image = image_of(x)
+    cdef const real* numbers = <const real*> image.start
+    cdef const real* gradients = <const real*> start_of(dz)
+    cdef const double* scales = <const double*> start_of(scale)
+    cdef const double* means = <const double*> start_of(mean)
+    cdef const double* vars = <const double*> start_of(var)
+    cdef real* results = <real*> start_of(dx)
+    cdef double* dscales = <double*> start_of(dscale)
+    cdef double* dshifts = <double*> start_of(dshift)
+    cdef Channel g = channel_of(&image)
+    cdef Py_ssize_t C = image.C, c, first, last
+    cdef Py_ssize_t step = channels_between_signals(C * g.images * g.size, C)
     for first in range(0, C, step):
         last = min(C, first + step)
         with nogil:
             for c in prange(first, last, schedule="static", num_threads=threads):
-                channel_gradient(&g, &x[0, c, 0, 0], &dz[0, c, 0, 0], scale[c], mean[c],
-                                 1 / sqrt(var[c] + eps), &dx[0, c, 0, 0], &dscale[c], &dshift[c])
+                channel_gradient(&g, numbers + c * g.size, gradients + c * g.size, scales[c], means[c],
+                                 1 / sqrt(vars[c] + eps), results + c * g.size, &dscales[c], &dshifts[c])
         PyErr_CheckSignals()
 
 
@@ -203,10 +222,10 @@ cdef void channel_gradient(
     const Channel* g, const real* x, const real* dz, double scale, double mean, double inverse,
     real* dx, double* dscale, double* dshift,
 ) noexcept nogil:
-    cdef Centre centre = centre_of(mean), zero = centre_of(0)
+    cdef Centre centre = centre_of(mean)
     cdef double numbers = <double> g.images * g.size
-    dshift[0] = sum_of(g, dz, zero, False)
-    dscale[0] = sum_of_products(g, x, centre, dz) * inverse
+    sums_of(True, g, x, dz, centre, dshift, dscale)
+    dscale[0] *= inverse
     # dx = by * dz + slope * (x - mean) + plus
     cdef real by = <real> (scale * inverse)
     cdef real slope = <real> (-scale * inverse * inverse * dscale[0] / numbers)

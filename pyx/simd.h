@@ -43,14 +43,6 @@ static inline vec add(vec a, vec b) { return a + b; }
 static inline vec subtract(vec a, vec b) { return a - b; }
 /* sum + a * b, fused where the instruction set has it. */
 static inline vec multiply_add(vec sum, vec a, vec b) { return sum + a * b; }
-static inline real horizontal_sum(vec a)
-{
-    real sum = 0;
-    for (int lane = 0; lane < LANES; lane++)
-        sum += a[lane];
-    return sum;
-}
-
 #if FASTCONV_VECTOR_BYTES == 16 && defined(FASTCONV_FLOAT64)
 #define FASTCONV_EVEN 0, 2
 #define FASTCONV_ODD 1, 3
@@ -77,16 +69,27 @@ static inline real horizontal_sum(vec a)
 #define FASTCONV_BLEND 0, 17, 2, 19, 4, 21, 6, 23, 8, 25, 10, 27, 12, 29, 14, 31
 #endif
 
+/* As many integers, each as wide as a real: what comparing two `vec` gives, all bits set for true. */
+typedef lane_int lane_ints __attribute__((vector_size(FASTCONV_VECTOR_BYTES)));
+typedef lane_int lane_ints_in_memory
+    __attribute__((vector_size(FASTCONV_VECTOR_BYTES), aligned(sizeof(lane_int)), may_alias));
+
 #if defined(__clang__)
 #define FASTCONV_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-typedef lane_int lane_ints __attribute__((vector_size(FASTCONV_VECTOR_BYTES)));
 #define FASTCONV_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (lane_ints){__VA_ARGS__})
 #endif
 
 /* Of a and b one after the other: the numbers in even places, and those in odd places. */
 static inline vec even(vec a, vec b) { return FASTCONV_SHUFFLE(a, b, FASTCONV_EVEN); }
 static inline vec odd(vec a, vec b) { return FASTCONV_SHUFFLE(a, b, FASTCONV_ODD); }
+/* Pair by pair, in LANES_LOG2 steps. */
+static inline real horizontal_sum(vec a)
+{
+    for (int step = 0; step < LANES_LOG2; step++)
+        a = even(a, a) + odd(a, a);
+    return a[0];
+}
 /* a[0], b[0], a[1], b[1], ...: the first LANES of these, and the last. */
 static inline vec low(vec a, vec b) { return FASTCONV_SHUFFLE(a, b, FASTCONV_LOW); }
 static inline vec high(vec a, vec b) { return FASTCONV_SHUFFLE(a, b, FASTCONV_HIGH); }
@@ -121,6 +124,59 @@ static inline void copy_run(real *to, const real *from, ptrdiff_t count)
     FASTCONV_COPY(2)
     FASTCONV_COPY(1)
 #undef FASTCONV_COPY
+}
+
+/* ---- choices, lane by lane ---- */
+
+static inline lane_ints load_lanes(const lane_int *source) { return *(const lane_ints_in_memory *)source; }
+static inline void store_lanes(lane_int *target, lane_ints value) { *(lane_ints_in_memory *)target = value; }
+static inline lane_ints splat_lane(lane_int x) { return x - (lane_ints){0}; }
+static inline lane_ints add_lanes(lane_ints a, lane_ints b) { return a + b; }
+static inline lane_ints above(vec a, vec b) { return a > b; }
+/* The same, and true for a NaN that meets a number. */
+static inline lane_ints above_or_nan(vec a, vec b) { return ~(a <= b) & (b == b); }
+/* a where the mask is set, else b. GCC makes a blend of it. */
+static inline lane_ints choose_lanes(lane_ints mask, lane_ints a, lane_ints b)
+{
+    return (mask & a) | (~mask & b);
+}
+static inline vec choose(lane_ints mask, vec a, vec b)
+{
+    return (vec)choose_lanes(mask, (lane_ints)a, (lane_ints)b);
+}
+static inline vec larger(vec a, vec b) { return choose(a > b, a, b); }
+static inline real horizontal_maximum(vec a)
+{
+    for (int step = 0; step < LANES_LOG2; step++)
+        a = larger(even(a, a), odd(a, a));
+    return a[0];
+}
+static inline vec where(lane_ints mask, vec a) { return (vec)(mask & (lane_ints)a); }
+/* True in the first `count` lanes (0 to LANES). */
+static inline lane_ints first_lanes(ptrdiff_t count)
+{
+    static const lane_int set[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+    return load_lanes(set + 16 - count);
+}
+/* x[0], x[step], ...: LANES of them, for any step, and reading up to x[LANES * 2] for a step of 2. */
+static inline vec load_strided(const real *x, ptrdiff_t step)
+{
+    vec lanes;
+    if (step == 1)
+        return load(x);
+    if (step == 2)
+        return even(load(x), load(x + LANES));
+    for (int lane = 0; lane < LANES; lane++)
+        lanes[lane] = x[lane * step];
+    return lanes;
+}
+
+/* LANES integers from 0 to 255 as as many bytes in memory. */
+typedef uint8_t lane_bytes __attribute__((vector_size(FASTCONV_VECTOR_BYTES / sizeof(real))));
+static inline void store_bytes(uint8_t *target, lane_ints value)
+{
+    lane_bytes bytes = __builtin_convertvector(value, lane_bytes);
+    __builtin_memcpy(target, &bytes, LANES);
 }
 
 #endif

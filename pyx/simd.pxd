@@ -1,9 +1,12 @@
-"""The types of simd.h as Cython sees them. It takes `vec` for a number: never cast one."""
+"""The types of simd.h as Cython sees them. It takes `vec`, `lane_ints` for numbers: never cast one."""
+
+from libc.stdint cimport uint8_t
 
 cdef extern from "simd.h" nogil:
     ctypedef double real
     ctypedef long lane_int
     ctypedef double vec
+    ctypedef long lane_ints
     enum:
         LANES
         LANES_LOG2
@@ -21,6 +24,20 @@ cdef extern from "simd.h" nogil:
     vec high(vec a, vec b)
     void store_even(real* to, vec a)
     void copy_run(real* to, const real* source, Py_ssize_t count)
+    lane_ints load_lanes(const lane_int* source)
+    void store_lanes(lane_int* target, lane_ints value)
+    lane_ints splat_lane(lane_int x)
+    lane_ints add_lanes(lane_ints a, lane_ints b)
+    lane_ints above(vec a, vec b)
+    lane_ints above_or_nan(vec a, vec b)
+    lane_ints choose_lanes(lane_ints mask, lane_ints a, lane_ints b)
+    vec choose(lane_ints mask, vec a, vec b)
+    vec larger(vec a, vec b)
+    real horizontal_maximum(vec a)
+    vec where(lane_ints mask, vec a)
+    lane_ints first_lanes(Py_ssize_t count)
+    vec load_strided(const real* x, Py_ssize_t step)
+    void store_bytes(uint8_t* target, lane_ints value)
 
 
 cdef inline void transpose(vec* corner) noexcept nogil:

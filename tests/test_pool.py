@@ -182,3 +182,40 @@ def test_integers_pool_as_float64(backend, rng, name):
     expected = layer.forward(A.astype(np.float64))
     assert_array_equal(layer.forward(A), expected, strict=True)
     assert layer.backward(np.ones(expected.shape, np.int64)).dtype == np.float64
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5])
+def test_every_width_around_whole_vectors(backend, dtype, rng, kernel, stride):
+    for width in [*range(kernel, 20), 31, 32, 33, 34, 63, 64, 65, 66, 67]:
+        A = oracles.small_integers(rng, (1, 2, 6, width), dtype)
+        A[0, 1, rng.integers(6), rng.integers(width)] = np.nan
+        dLdZ = oracles.small_integers(rng, out_shape(A.shape, (kernel,) * 2, (stride,) * 2), dtype)
+        assert_max_equals_definition(A, (kernel,) * 2, (stride,) * 2, dLdZ)
+        assert_mean_equals_definition(np.nan_to_num(A), (kernel,) * 2, (stride,) * 2, dLdZ)
+
+
+def test_ties_go_to_the_first_beside_a_nan(backend, dtype, rng):
+    A = rng.choice(np.array([-0.0, 0.0, 0.0, np.nan], dtype), (2, 3, 9, 41))
+    for kernel, stride in ((2, 2), (3, 1), (3, 2), (4, 3)):
+        dLdZ = oracles.small_integers(rng, out_shape(A.shape, (kernel,) * 2, (stride,) * 2), dtype)
+        assert_max_equals_definition(A, (kernel,) * 2, (stride,) * 2, dLdZ)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride"), [((2, 4), (2, 4)), ((4, 2), (1, 2)), ((4, 4), (3, 1))], ids=str
+)
+def test_a_plane_of_several_items_equals_the_pure_set(dtype, rng, kernel, stride):
+    A = oracles.small_integers(rng, (1, 2, 700, 400), dtype)
+    dLdZ = oracles.small_integers(rng, out_shape(A.shape, kernel, stride), dtype)
+    results = []
+    for name in ("compiled", "pure"):
+        with fc.use_backend(name):
+            Z, workspace = F.max_pool2d_forward(A, kernel, stride)
+            mean, mean_workspace = F.mean_pool2d_forward(A, kernel, stride)
+            results.append((
+                Z, workspace.places, F.max_pool2d_backward(dLdZ, workspace),
+                mean, F.mean_pool2d_backward(dLdZ, mean_workspace),  # an eighth or less: exact
+            ))
+    for compiled, pure in zip(*results):
+        assert_array_equal(compiled, pure, strict=True)

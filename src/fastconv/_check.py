@@ -98,7 +98,7 @@ def ready(a: Array, dtype: np.dtype[Any]) -> Array:
     flags = a.flags
     if a.dtype is dtype and flags.c_contiguous and flags.aligned:
         return a
-    return np.require(a, dtype, ["C_CONTIGUOUS", "ALIGNED"])
+    return a.astype(dtype, order="C", subok=False)
 
 
 def same_shape(name: str, a: Array, shape: tuple[int, ...], owner: str) -> None:

@@ -168,8 +168,107 @@ def batch_norm_gradient(
     )
 
 
-def erf(x: Array, out: Array, threads: int) -> None:
-    out[...] = [math.erf(value) for value in x.tolist()]
+@_in_silence
+def relu(x: Array, out: Array, threads: int) -> None:
+    np.maximum(x, 0, out=out)
+
+
+@_in_silence
+def relu_gradient(dz: Array, x: Array, out: Array, threads: int) -> None:
+    out[...] = np.where(x > 0, dz, 0)
+
+
+def _sigmoid(x: Array) -> Array:
+    e = np.exp(-np.abs(x))
+    return np.asarray(np.where(x < 0, e, 1) / (1 + e))
+
+
+@_in_silence
+def sigmoid(x: Array, out: Array, threads: int) -> None:
+    out[...] = _sigmoid(x)
+
+
+@_in_silence
+def sigmoid_gradient(dz: Array, a: Array, out: Array, threads: int) -> None:
+    out[...] = dz * (a * (1 - a))
+
+
+@_in_silence
+def tanh_gradient(dz: Array, a: Array, out: Array, threads: int) -> None:
+    out[...] = dz * (1 - a * a)
+
+
+def _normal_cdf(x: Array) -> Array:
+    values = [math.erfc(-value / math.sqrt(2)) / 2 for value in x.ravel().tolist()]
+    return np.array(values, x.dtype).reshape(x.shape)
+
+
+@_in_silence
+def gelu(x: Array, out: Array, threads: int) -> None:
+    # From -40 down the factor is 0, and stays so for an infinite x.
+    out[...] = np.maximum(x, -40) * _normal_cdf(x)
+
+
+@_in_silence
+def gelu_gradient(dz: Array, x: Array, out: Array, threads: int) -> None:
+    near = np.clip(x, -40, 40)
+    density = np.exp(-near * near / 2) / math.sqrt(2 * math.pi)
+    out[...] = dz * (_normal_cdf(x) + near * density)
+
+
+def _product(x: Array, factor: Array) -> Array:
+    """x * factor, and 0 where factor is 0 even if x is infinite."""
+    return np.asarray(np.where(factor != 0, x * factor, 0))
+
+
+@_in_silence
+def swish(x: Array, beta: float, out: Array, threads: int) -> None:
+    out[...] = _product(x, _sigmoid(x * x.dtype.type(beta)))
+
+
+@_in_silence
+def swish_gradient(dz: Array, x: Array, beta: float, out: Array, threads: int) -> float:
+    scaled = x * x.dtype.type(beta)
+    s = _sigmoid(scaled)
+    steep = _product(x, s * _sigmoid(-scaled))  # sigmoid(-x) is 1 - sigmoid(x), exact for s near 1
+    out[...] = dz * (s + steep * x.dtype.type(beta))
+    return float((dz * _product(x, steep)).sum(dtype=np.float64))
+
+
+@_in_silence
+def softmax(x: Array, out: Array, columns: int, threads: int) -> None:
+    e = np.exp(x - x.max(axis=1, keepdims=True))
+    out[...] = e / e.sum(axis=1, keepdims=True)
+
+
+@_in_silence
+def softmax_gradient(dz: Array, a: Array, out: Array, columns: int, threads: int) -> None:
+    out[...] = a * (dz - (dz * a).sum(axis=1, keepdims=True))
+
+
+@_in_silence
+def squared_error(a: Array, y: Array, threads: int) -> float:
+    return float(((a - y) ** 2).sum(dtype=np.float64))
+
+
+@_in_silence
+def scaled_difference(a: Array, y: Array, factor: float, out: Array, threads: int) -> None:
+    out[...] = (a - y) * a.dtype.type(factor)
+
+
+@_in_silence
+def cross_entropy(x: Array, y: Array, columns: int, threads: int) -> float:
+    # A difference beyond the range of the dtype would be -inf, and times a zero of y a NaN.
+    shifted = np.maximum(x - x.max(axis=1, keepdims=True), np.finfo(x.dtype).min)
+    log = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return float(-((log * y).sum(axis=1, dtype=np.float64) / len(x)).sum())
+
+
+@_in_silence
+def cross_entropy_gradient(x: Array, y: Array, out: Array, columns: int, threads: int) -> None:
+    softmax(x, out, columns, threads)
+    out -= y
+    out /= len(x)
 
 
 def multiply_adds(out: Array, rounds: int, threads: int) -> int:

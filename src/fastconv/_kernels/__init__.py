@@ -30,7 +30,11 @@ _FAMILIES = {
     "winograd_weights": ("winograd_weights",),
     "pool": ("max_pool", "max_pool_gradient", "mean_pool", "mean_pool_gradient"),
     "norm": ("batch_norm", "batch_norm_eval", "batch_norm_gradient"),
-    "erf": ("erf",),
+    "activation": (
+        "relu", "relu_gradient", "sigmoid", "sigmoid_gradient", "tanh_gradient", "gelu", "gelu_gradient",
+        "swish", "swish_gradient", "softmax", "softmax_gradient",
+        "squared_error", "scaled_difference", "cross_entropy", "cross_entropy_gradient",
+    ),
     "probe": ("multiply_adds", "copy"),
 }
 
@@ -53,7 +57,21 @@ class KernelSet:
     batch_norm_gradient: Callable[
         [Array, Array, Array, float, Array, Array, Array, Array, Array, int], None
     ]
-    erf: Callable[[Array, Array, int], None]
+    relu: Callable[[Array, Array, int], None]
+    relu_gradient: Callable[[Array, Array, Array, int], None]
+    sigmoid: Callable[[Array, Array, int], None]
+    sigmoid_gradient: Callable[[Array, Array, Array, int], None]
+    tanh_gradient: Callable[[Array, Array, Array, int], None]
+    gelu: Callable[[Array, Array, int], None]
+    gelu_gradient: Callable[[Array, Array, Array, int], None]
+    swish: Callable[[Array, float, Array, int], None]
+    swish_gradient: Callable[[Array, Array, float, Array, int], float]
+    softmax: Callable[[Array, Array, int, int], None]
+    softmax_gradient: Callable[[Array, Array, Array, int, int], None]
+    squared_error: Callable[[Array, Array, int], float]
+    scaled_difference: Callable[[Array, Array, float, Array, int], None]
+    cross_entropy: Callable[[Array, Array, int, int], float]
+    cross_entropy_gradient: Callable[[Array, Array, Array, int, int], None]
     multiply_adds: Callable[[Array, int, int], int]
     copy: Callable[[Array, Array, int, int], None]
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import _check as check
-from .._check import Array, Pair
+from .._check import FLOAT32, FLOAT64, Array, Pair
 from ..backend import kernels, threads_for
 
+# A number of the image takes about as long as so many multiply-adds: 0.3 to 1 ns. Two threads pay
+# from 30000 numbers on.
+_STEPS = 8
 
-@dataclass(frozen=True)
-class PoolWorkspace:
+
+class PoolWorkspace(NamedTuple):
     """What a pooling forward keeps for its backward.
 
     Attributes
@@ -71,7 +73,7 @@ def max_pool2d_forward(
     """
     a, k, s, Z = _prepare(A, kernel, stride)
     places = np.empty(Z.shape, np.uint8 if k[0] * k[1] <= 256 else np.intp)
-    kernels(Z.dtype).max_pool(a, Z, places, k, s, threads_for(Z.size * k[0] * k[1]))
+    kernels(Z.dtype).max_pool(a, Z, places, k, s, threads_for(_STEPS * a.size))
     return Z, PoolWorkspace(a.shape, Z.dtype, k, s, places)
 
 
@@ -96,11 +98,13 @@ def max_pool2d_backward(dLdZ: Any, workspace: PoolWorkspace) -> Array:
         type(places) is not np.ndarray
         or places.shape != dz.shape
         or places.dtype != (np.uint8 if window <= 256 else np.intp)
-        or (places.size and not (places.min() >= 0 and places.max() < window))
+        or (places.size and places.max() >= window)
+        or (window > 256 and places.size and places.min() < 0)
     ):
         raise ValueError("workspace.places is not what max_pool2d_forward made")
     kernels(dx.dtype).max_pool_gradient(
-        dz, np.ascontiguousarray(places), dx, workspace.kernel, workspace.stride, threads_for(dx.size)
+        dz, np.ascontiguousarray(places), dx, workspace.kernel, workspace.stride,
+        threads_for(_STEPS * dx.size),
     )
     return dx.astype(workspace.dtype, copy=False)
 
@@ -110,7 +114,7 @@ def mean_pool2d_forward(
 ) -> tuple[Array, PoolWorkspace]:
     """Mean over each window. Arguments, results and errors as of `max_pool2d_forward`."""
     a, k, s, Z = _prepare(A, kernel, stride)
-    kernels(Z.dtype).mean_pool(a, Z, k, s, threads_for(Z.size * k[0] * k[1]))
+    kernels(Z.dtype).mean_pool(a, Z, k, s, threads_for(_STEPS * a.size))
     return Z, PoolWorkspace(a.shape, Z.dtype, k, s)
 
 
@@ -119,13 +123,14 @@ def mean_pool2d_backward(dLdZ: Any, workspace: PoolWorkspace) -> Array:
     dz, dx = _prepare_backward(dLdZ, workspace)
     kernels(dx.dtype).mean_pool_gradient(
         dz, dx, workspace.kernel, workspace.stride,
-        threads_for(dz.size * workspace.kernel[0] * workspace.kernel[1]),
+        threads_for(_STEPS * dx.size),
     )
     return dx.astype(workspace.dtype, copy=False)
 
 
 def _out_shape(shape: tuple[int, ...], kernel: Pair, stride: Pair) -> tuple[int, ...]:
-    return (*shape[:2], *((n - k) // s + 1 for n, k, s in zip(shape[2:], kernel, stride)))
+    N, C, H, W = shape
+    return N, C, (H - kernel[0]) // stride[0] + 1, (W - kernel[1]) // stride[1] + 1
 
 
 def _prepare(A: Any, kernel: int | Pair, stride: int | Pair) -> tuple[Array, Pair, Pair, Array]:
@@ -162,7 +167,9 @@ def _check_workspace(workspace: PoolWorkspace) -> None:
         if not isinstance(values, tuple) or len(values) != length:
             raise ValueError(f"workspace.{name} must be {length} integers, not {values!r:.40}")
         for value, lowest in zip(values, least):
-            check.integer(f"workspace.{name}", value, lowest)
+            if type(value) is not int or value < lowest:
+                check.integer(f"workspace.{name}", value, lowest)
     if kernel[0] > shape[2] or kernel[1] > shape[3] or stride[0] > shape[2] or stride[1] > shape[3]:
         raise ValueError(f"workspace does not fit itself: shape {shape}, kernel {kernel}, stride {stride}")
-    check.parameter_dtype(workspace.dtype)
+    if workspace.dtype is not FLOAT32 and workspace.dtype is not FLOAT64:
+        check.parameter_dtype(workspace.dtype)
