@@ -106,9 +106,9 @@ def correlate(
             return
     # Beyond as many phases as there are outputs, none has any.
     for phase_h in range(min(P, phases(sh, uh))):
-        p.grid.h = phase_of(H, P, w.shape[2], sh, ph, uh, phase_h)
+        p.grid.h = phase_of(H, P, w.shape[2], sh, ph, uh, phase_h, True)
         for phase_w in range(min(Q, phases(sw, uw))):
-            p.grid.w = phase_of(W, Q, w.shape[3], sw, pw, uw, phase_w)
+            p.grid.w = phase_of(W, Q, w.shape[3], sw, pw, uw, phase_w, True)
             correlate_phase(&p, threads)
 
 

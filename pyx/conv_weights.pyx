@@ -66,9 +66,9 @@ def correlate_weights(
     p.dz_per_row = dz.shape[3]
     p.dz_per_channel = dz.shape[2] * dz.shape[3]
     for phase_h in range(min(dz.shape[2], phases(sh, uh))):
-        p.grid.h = phase_of(x.shape[2], dz.shape[2], dw.shape[2], sh, ph, uh, phase_h)
+        p.grid.h = phase_of(x.shape[2], dz.shape[2], dw.shape[2], sh, ph, uh, phase_h, False)
         for phase_w in range(min(dz.shape[3], phases(sw, uw))):
-            p.grid.w = phase_of(x.shape[3], dz.shape[3], dw.shape[3], sw, pw, uw, phase_w)
+            p.grid.w = phase_of(x.shape[3], dz.shape[3], dw.shape[3], sw, pw, uw, phase_w, False)
             weights_phase(&p, threads)
 
 

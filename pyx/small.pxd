@@ -49,7 +49,7 @@ cdef inline Side side_of(
     side.stride, side.pad, side.up = stride, pad, up
     side.before = 0
     for phase in range(min(outs, phases(stride, up))):
-        axis = phase_of(size, outs, kernel, stride, pad, up, phase)
+        axis = phase_of(size, outs, kernel, stride, pad, up, phase, False)
         side.before = max(side.before, -axis.origin)
         after = max(after, axis.origin + (axis.outs - 1) * axis.stride + axis.taps - size)
     side.padded = side.before + size + after
@@ -115,7 +115,7 @@ cdef inline int small_item(const void* problem, Py_ssize_t item, char* scratch) 
 
 
 cdef inline Axis axis_of(const Side* side, Py_ssize_t phase) noexcept nogil:
-    return phase_of(side.size, side.outs, side.kernel, side.stride, side.pad, side.up, phase)
+    return phase_of(side.size, side.outs, side.kernel, side.stride, side.pad, side.up, phase, False)
 
 
 cdef inline void transpose_in(

@@ -9,9 +9,9 @@ axis, output p meets kernel tap u at position p*stride + u - pad of the input *d
    multiplied. Without dilation there is one phase.
 2. The work is cut into `Block`s of outputs and `Chunk`s of taps, whose sizes depend on the problem
    alone, never on the number of threads.
-3. `prepare` copies the input of one block and chunk into scratch: padded, and with every stride-th
-   row and column in a plane of its own, so that neighbouring outputs read neighbouring numbers.
-   Where the input is like that already it is used in place.
+3. `prepare` copies the input of one block and chunk into scratch: padded, and, where vectors are to be
+   read of it, with every stride-th row and column in a plane of its own (`split`), so that neighbouring
+   outputs read neighbouring numbers. Where the input is like that already it is used in place.
 4. Then input(output, tap) = image.data[pixels[output] + taps[tap]]: two tables of integers.
 """
 
@@ -25,6 +25,7 @@ cdef struct Axis:
     Py_ssize_t out_first, out_step, outs  # this phase computes outputs out_first + j*out_step
     Py_ssize_t tap_first, tap_step, taps  # from the kernel's taps tap_first + i*tap_step,
     Py_ssize_t origin, stride  # reading input origin + j*stride + i (outside: zero)
+    Py_ssize_t split  # planes that a prepared image keeps its rows (or columns) in: stride, or 1
 
 
 cdef struct Block:
@@ -78,7 +79,7 @@ cdef inline Py_ssize_t phases(Py_ssize_t stride, Py_ssize_t up) noexcept nogil:
 
 cdef inline Axis phase_of(
     Py_ssize_t size, Py_ssize_t outs, Py_ssize_t kernel,
-    Py_ssize_t stride, Py_ssize_t pad, Py_ssize_t up, Py_ssize_t phase,
+    Py_ssize_t stride, Py_ssize_t pad, Py_ssize_t up, Py_ssize_t phase, bint split,
 ) noexcept nogil:
     cdef Axis axis
     cdef Py_ssize_t position = phase * stride - pad  # of output `phase` and tap 0, dilated
@@ -94,6 +95,8 @@ cdef inline Axis phase_of(
     axis.taps = ceil_div(kernel - axis.tap_first, up) if kernel > axis.tap_first else 0
     axis.origin = (position + axis.tap_first) // up
     axis.stride = stride // gcd(stride, up)
+    # Where taps leave out inputs, planes hold those alone that are read.
+    axis.split = axis.stride if split or axis.stride > axis.taps else 1
     return axis
 
 
@@ -167,7 +170,7 @@ cdef inline Py_ssize_t chunk_taps(const Grid* grid) noexcept nogil:
 
 cdef inline Py_ssize_t prepared_extent(const Axis* axis, Py_ssize_t outs, Py_ssize_t taps) noexcept nogil:
     """Rows (or columns) of one phase plane of a prepared image."""
-    return outs + (taps - 1) // axis.stride
+    return (outs - 1) * (axis.stride // axis.split) + 1 + (taps - 1) // axis.split
 
 
 cdef inline Py_ssize_t prepared_size(const Grid* grid) noexcept nogil:
@@ -175,8 +178,8 @@ cdef inline Py_ssize_t prepared_size(const Grid* grid) noexcept nogil:
     return (
         LANES
         + grid.block.images * grid.chunk.channels
-        * min(grid.h.stride, grid.chunk.us) * prepared_extent(&grid.h, grid.block.rows, grid.chunk.us)
-        * min(grid.w.stride, grid.chunk.vs) * prepared_extent(&grid.w, grid.block.cols, grid.chunk.vs)
+        * min(grid.h.split, grid.chunk.us) * prepared_extent(&grid.h, grid.block.rows, grid.chunk.us)
+        * min(grid.w.split, grid.chunk.vs) * prepared_extent(&grid.w, grid.block.cols, grid.chunk.vs)
     )
 
 
@@ -233,7 +236,7 @@ cdef inline Image prepare(
     cdef const real* x = grid.x + (block.image * grid.C + chunk.channel) * H * W
     cdef Py_ssize_t rows = prepared_extent(&grid.h, block.rows, chunk.us)
     cdef Py_ssize_t cols = prepared_extent(&grid.w, block.cols, chunk.vs)
-    cdef Py_ssize_t row_phases = min(grid.h.stride, chunk.us), col_phases = min(grid.w.stride, chunk.vs)
+    cdef Py_ssize_t row_phases = min(grid.h.split, chunk.us), col_phases = min(grid.w.split, chunk.vs)
     cdef Py_ssize_t n, c, row_phase, phase, r, from_row, i
     cdef Py_ssize_t begin[2]
     cdef Py_ssize_t end[2]
@@ -241,12 +244,12 @@ cdef inline Image prepare(
     cdef const real* x_end = grid.x + grid.N * grid.C * H * W
     cdef real* to
     # Both phases of a stride of 2 at once, by whole vectors where the row has one.
-    cdef int together = 2 if grid.w.stride == 2 == col_phases and cols >= LANES else 1, k
+    cdef int together = 2 if grid.w.split == 2 == col_phases and cols >= LANES else 1, k
     cdef Py_ssize_t last = (
         ((block.image + block.images - 1) * grid.C + chunk.channel + chunk.channels - 1) * H + row + rows - 1
     ) * W + col + cols
     if (
-        grid.h.stride == 1 and grid.w.stride == 1
+        grid.h.split == 1 and grid.w.split == 1
         and row >= 0 and row + rows <= H and col >= 0 and col + cols <= W
         and last + beyond <= grid.N * grid.C * H * W
     ):
@@ -266,8 +269,8 @@ cdef inline Image prepare(
     phase = 0
     while phase < col_phases:
         for k in range(together):
-            begin[k] = first_inside(col + phase + k, grid.w.stride, cols)
-            end[k] = max(begin[k], first_inside(col + phase + k - W, grid.w.stride, cols))
+            begin[k] = first_inside(col + phase + k, grid.w.split, cols)
+            end[k] = max(begin[k], first_inside(col + phase + k - W, grid.w.split, cols))
         for n in range(block.images):
             for c in range(chunk.channels):
                 for row_phase in range(row_phases):
@@ -276,7 +279,7 @@ cdef inline Image prepare(
                         + row_phase * image.per_row_phase + phase * image.per_col_phase
                     )
                     for r in range(rows):
-                        from_row = row + row_phase + r * grid.h.stride
+                        from_row = row + row_phase + r * grid.h.split
                         source = x + ((n * grid.C + c) * H + from_row) * W + col + phase
                         if not 0 <= from_row < H:
                             for k in range(together):
@@ -294,7 +297,7 @@ cdef inline Image prepare(
                         else:
                             # What is written beyond a row, the next row written puts right.
                             for k in range(together):
-                                copy_row(source + k, grid.w.stride, begin[k], end[k], cols,
+                                copy_row(source + k, grid.w.split, begin[k], end[k], cols,
                                          source + end[k] + LANES <= x_end, to + k * image.per_col_phase)
                         to += cols
         phase += together
@@ -307,17 +310,17 @@ cdef inline Py_ssize_t tabulate_pixels(
     Py_ssize_t* pixels, Py_ssize_t* outs,
 ) noexcept nogil:
     """Offsets of a block's outputs: `pixels` in the prepared image, `outs` in the result."""
-    cdef Py_ssize_t n, p, q, pixel, out, i = 0
+    cdef Py_ssize_t n, p, q, pixel, out, i = 0, step = grid.w.stride // grid.w.split
     for n in range(block.images):
         for p in range(block.rows):
-            pixel = n * image.per_image + p * image.per_row
+            pixel = n * image.per_image + p * (grid.h.stride // grid.h.split) * image.per_row
             out = (
                 (block.image + n) * out_per_image
                 + (grid.h.out_first + (block.row + p) * grid.h.out_step) * out_per_row
                 + grid.w.out_first + block.col * grid.w.out_step
             )
             for q in range(block.cols):
-                pixels[i] = pixel + q
+                pixels[i] = pixel + q * step
                 outs[i] = out + q * grid.w.out_step
                 i += 1
     return i
@@ -344,9 +347,9 @@ cdef inline Py_ssize_t tabulate_taps(
                 weights[i] = weight + v * grid.w.tap_step * w_per_col
                 i += 1
                 col_phase += 1
-                if col_phase == grid.w.stride:
+                if col_phase == grid.w.split:
                     tap, col_phase = tap + 1, 0
             row_phase += 1
-            if row_phase == grid.h.stride:
+            if row_phase == grid.h.split:
                 row_tap, row_phase = row_tap + image.per_row, 0
     return i

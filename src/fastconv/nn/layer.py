@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any, ClassVar, TypeVar
 
@@ -66,7 +67,7 @@ class state_kept:
 
     Layers rebind their attributes and never write into the arrays, so the attributes are all there
     is to bring back. With ``always=True`` they come back in any case, for an evaluation between a
-    training forward and its backward.
+    training forward and its backward. Within a model, that of the model cares for its blocks.
     """
 
     def __init__(self, layer: Layer, always: bool = False) -> None:
@@ -74,18 +75,39 @@ class state_kept:
 
     def __enter__(self) -> None:
         self.saved: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
-        waiting = [self.layer]
+        self.around = getattr(_innermost, "keeper", None)
+        if (
+            self.around is not None
+            and (self.around.always or not self.always)
+            and id(self.layer) in self.around.saved
+        ):
+            return
+        # `sublayers` written out: models of many layers come here at every call.
+        waiting: list[Any] = [self.layer]
         while waiting:
             layer = waiting.pop()
-            if id(layer) not in self.saved:
-                self.saved[id(layer)] = vars(layer), vars(layer).copy()
-                waiting.extend(layer.sublayers())
+            if not isinstance(layer, Layer) or id(layer) in self.saved:
+                continue
+            state = vars(layer)
+            self.saved[id(layer)] = state, state.copy()
+            for value in state.values():
+                if isinstance(value, Layer):
+                    waiting.append(value)
+                elif isinstance(value, (list, tuple)):
+                    waiting.extend(value)
+        _innermost.keeper = self
 
     def __exit__(self, error: object, *_: object) -> None:
+        if not self.saved:
+            return
+        _innermost.keeper = self.around
         if self.always or error is not None:
             for state, before in self.saved.values():
                 state.clear()
                 state.update(before)
+
+
+_innermost = threading.local()
 
 
 def initial(
