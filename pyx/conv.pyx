@@ -18,7 +18,7 @@ from tile cimport MAX_ROWS, even_rows, tile_for, vectors_for
 cdef enum:
     # Up to this many output channels, gathering a panel costs more than it saves: each number
     # gathered is used by too few rows.
-    DIRECT_ROWS = 16
+    DIRECT_ROWS = 32
     # The same where a tile that goes on from row to row wastes more than a quarter of its lanes.
     ALWAYS_DIRECT_ROWS = 6
     # With fewer blocks than this, output channels are divided over the work items as well.
@@ -334,20 +334,23 @@ cdef void multiply(
         out = p.out + o * p.out_per_channel
         bias = p.bias + o if p.bias != NULL and not job.accumulate else NULL
         if whole:
-            tile_for(R, job.VN)(job.tap_count, rows, job.weights, columns, column_offsets,
-                 out + spans[0].target, p.out_per_channel, bias, job.accumulate)
-        else:
-            if job.accumulate:
-                for r in range(R):
-                    for i in range(count):
-                        fetch(aside + r * width + spans[i].lane, out + r * p.out_per_channel + spans[i].target,
-                              spans[i].length, p.grid.w.out_step)
-            tile_for(R, job.VN)(job.tap_count, rows, job.weights, columns, column_offsets,
-                 aside, width, bias, job.accumulate)
-            for r in range(R):
-                for i in range(count):
-                    put(out + r * p.out_per_channel + spans[i].target, aside + r * width + spans[i].lane,
-                        spans[i].length, p.grid.w.out_step)
+            tile_for(R, job.VN)(
+                job.tap_count, rows, job.weights, columns, column_offsets,
+                out + spans[0].target, p.out_per_channel, bias, job.accumulate,
+            )
+            o += R
+            continue
+        for r in range(R if job.accumulate else 0):
+            for i in range(count):
+                fetch(aside + r * width + spans[i].lane, out + r * p.out_per_channel + spans[i].target,
+                      spans[i].length, p.grid.w.out_step)
+        tile_for(R, job.VN)(
+            job.tap_count, rows, job.weights, columns, column_offsets, aside, width, bias, job.accumulate
+        )
+        for r in range(R):
+            for i in range(count):
+                put(out + r * p.out_per_channel + spans[i].target, aside + r * width + spans[i].lane,
+                    spans[i].length, p.grid.w.out_step)
         o += R
 
 

@@ -185,7 +185,7 @@ cdef int weights_item(const void* problem, Py_ssize_t item, char* scratch) noexc
                 for r in range(R):
                     rows[r] = image.data + taps[min(t + r, tap_count - 1)]
                 tile_for(R, VN)(count, rows, pixels, panels, panel_rows,
-                     sums + t * padded + o, padded, NULL, True)
+                                sums + t * padded + o, padded, NULL, True)
                 # Rows beyond the last tap repeat it; they belong to no weight.
                 t += R
 
@@ -222,7 +222,9 @@ cdef inline void gather_columns(
                 c = group * LANES
                 for lane in range(LANES):
                     channel = c + lane
-                    corner[lane] = load(dz + channel * per_channel + outs[i]) if channel < channels else splat(0)
+                    corner[lane] = splat(0)
+                    if channel < channels:
+                        corner[lane] = load(dz + channel * per_channel + outs[i])
                 transpose(corner)
                 for lane in range(LANES):
                     store(panel + (i + lane) * width + c, corner[lane])
@@ -261,11 +263,11 @@ cdef int sum_item(const void* problem, Py_ssize_t o, char* scratch) noexcept nog
 cdef real sum_channel(
     const real* dz, Py_ssize_t images, Py_ssize_t pitch, Py_ssize_t size,
 ) noexcept nogil:
-    cdef Py_ssize_t n, block, last, i
+    cdef Py_ssize_t _n, block, last, i
     cdef vec a, b, c, d
     cdef real rest
     cdef double total = 0
-    for n in range(images):
+    for _n in range(images):
         for block in range(ceil_div(size, SUMMED)):
             i = block * SUMMED
             last = min(size, i + SUMMED)

@@ -43,8 +43,8 @@ cdef extern from "simd.h" nogil:
 cdef inline void transpose(vec* corner) noexcept nogil:
     """Exchange rows and columns: shuffle the halves together, like cards, log2(LANES) times."""
     cdef vec shuffled[LANES]
-    cdef int times, i
-    for times in range(LANES_LOG2):
+    cdef int _times, i
+    for _times in range(LANES_LOG2):
         for i in range(LANES // 2):
             shuffled[2 * i] = low(corner[i], corner[LANES // 2 + i])
             shuffled[2 * i + 1] = high(corner[i], corner[LANES // 2 + i])

@@ -1,4 +1,4 @@
-"""Convolution 3x3 with stride 1 by Winograd's F(4x4, 3x3): forward, and gradient with respect to the input.
+"""Convolution with stride 1 by Winograd's algorithm: forward, and gradient with respect to the input.
 
 transforms.pxd has the algorithm. The weights of a group of output channels are transformed first, by
 all threads; then each work item takes one panel of tiles from the input to the output.
@@ -7,12 +7,12 @@ all threads; then each work item takes one panel of tiles from the input to the 
 from libc.stdlib cimport free
 
 from parallel cimport allocate, carve, on_line, round_to_line, run_items
-from simd cimport LANES, add, copy_run, load, real, splat, store, subtract, vec
+from simd cimport LANES, add, copy_run, real, splat, store, subtract, vec
 from taps cimport ceil_div
 from tile cimport MAX_ROWS, even_rows, tile_for
 from transforms cimport (
-    ELEMENTS, PAD, PANEL, REACH, SIDE, Images, Run, Tiling, collect, images_of, read_tiles,
-    runs_of, tiling_of, transform_output, transform_weights,
+    MOST_ELEMENTS, MOST_SIDE, MOST_TAPS, PAD, PANEL, REACH, Images, Run, Tiling, collect, images_of,
+    read_tiles, runs_of, tiling_of, transform_output, transform_weights,
 )
 
 cdef enum:
@@ -45,7 +45,8 @@ def winograd(
     const real[:, :, :, ::1] x, const real[:, :, :, :] w, const real[::1] b,
     real[:, :, :, ::1] out, tuple pad, int threads,
 ):
-    """What `correlate` computes for a 3x3 kernel, without stride and upsampling.
+    """What `correlate` computes for kernels of 1, 3 or 5 rows and 3 or 5 columns, without stride and
+    upsampling.
 
     Returns whether all results are finite. If they are not, none may be used: an infinity or a NaN
     (or an overflow within the transforms) spreads over a whole tile.
@@ -63,7 +64,7 @@ def winograd(
     p.O, p.P, p.Q = out.shape[1], out.shape[2], out.shape[3]
     p.w_per_filter, p.w_per_channel = w.strides[0] // itemsize, w.strides[1] // itemsize
     p.w_per_row, p.w_per_col = w.strides[2] // itemsize, w.strides[3] // itemsize
-    p.tiling = tiling_of(x.shape[0], p.P, p.Q)
+    p.tiling = tiling_of(x.shape[0], p.P, p.Q, w.shape[2], w.shape[3])
     return convolve_few(&p, threads) if p.tiling.count <= FEW_TILES else convolve(&p, threads)
 
 
@@ -73,17 +74,17 @@ cdef bint convolve(Problem* p, int threads) except -1:
     cdef double macs
     cdef char* shared
     p.pitch = ceil_div(p.C, LANES) * LANES
-    row_size = ELEMENTS * p.pitch * sizeof(real)
+    row_size = p.tiling.elements * p.pitch * sizeof(real)
     group = min(p.O, max(<Py_ssize_t> 6, WEIGHTS_BYTES // row_size))
     group = ceil_div(p.O, ceil_div(p.O, group))
     p.input_plane = p.C * PANEL + PAD
     p.output_plane = (group + MAX_ROWS) * PANEL + PAD
     p.weights_plane = group * p.pitch + PAD
-    panel_size = ELEMENTS * p.input_plane * sizeof(real)
+    panel_size = p.tiling.elements * p.input_plane * sizeof(real)
     if group < p.O:  # several groups need the same inputs
         slab = min(panels, max(<Py_ssize_t> 1, INPUTS_BYTES // panel_size))
         slab = ceil_div(panels, ceil_div(panels, slab))
-    weights_size = round_to_line(ELEMENTS * p.weights_plane * sizeof(real))
+    weights_size = round_to_line(p.tiling.elements * p.weights_plane * sizeof(real))
     shared = allocate(1, weights_size + (slab * panel_size if group < p.O else 0))
     p.weights = <real*> on_line(shared)
     p.inputs = <real*> (on_line(shared) + weights_size) if group < p.O else NULL
@@ -91,7 +92,7 @@ cdef bint convolve(Problem* p, int threads) except -1:
     try:
         for p.panel in range(0, panels, slab):
             p.panels = min(slab, panels - p.panel)
-            macs = <double> p.panels * PANEL * ELEMENTS * p.C
+            macs = <double> p.panels * PANEL * p.tiling.elements * p.C
             if p.inputs != NULL:
                 run_items(inputs_item, p, p.panels * ceil_div(p.C, CHANNELS), macs, 0, threads)
             for p.first in range(0, p.O, group):
@@ -108,21 +109,22 @@ cdef inline void transform_filters(
     const Problem* p, const real* w, Py_ssize_t per_lane, Py_ssize_t lanes, real* to, Py_ssize_t plane,
 ) noexcept nogil:
     """Transform `lanes` filters, `per_lane` numbers apart, to to[element * plane + lane]."""
-    cdef real g[9 * LANES]  # lanes beyond the last hold what they may: nobody reads them
-    cdef vec a[9]
-    cdef vec half[18]
-    cdef Py_ssize_t lane, i, j
+    cdef vec g[MOST_TAPS * MOST_TAPS]  # lanes beyond the last hold what they may: nobody reads them
+    cdef vec half[REACH * MOST_TAPS]
+    cdef real* filters = <real*> g
+    cdef Py_ssize_t rows = p.tiling.h.taps, cols = p.tiling.w.taps, lane, i, j
     for lane in range(lanes):
-        for i in range(3):
-            for j in range(3):
-                g[(3 * i + j) * LANES + lane] = w[i * p.w_per_row + j * p.w_per_col]
+        for i in range(rows):
+            for j in range(cols):
+                filters[(cols * i + j) * LANES + lane] = w[i * p.w_per_row + j * p.w_per_col]
         w += per_lane
-    for i in range(9):
-        a[i] = load(g + i * LANES)
-    for j in range(3):
-        transform_weights(a + j, 3, half + j, 3)
+    if rows == 1:
+        transform_weights(g, 1, <vec*> to, plane // LANES, cols)
+        return
+    for j in range(cols):
+        transform_weights(g + j, cols, half + j, cols, rows)
     for i in range(REACH):
-        transform_weights(half + 3 * i, 1, <vec*> (to + REACH * i * plane), plane // LANES)
+        transform_weights(half + cols * i, 1, <vec*> (to + REACH * i * plane), plane // LANES, cols)
 
 
 cdef int weights_item(const void* problem, Py_ssize_t row, char* scratch) noexcept nogil:
@@ -146,8 +148,8 @@ cdef int inputs_item(const void* problem, Py_ssize_t item, char* scratch) noexce
     cdef int run_count = runs_of(&p.tiling, (p.panel + panel) * PANEL, runs)
     for c in range(first, min(p.C, first + CHANNELS)):
         read_tiles(
-            &p.images, c, run_count, runs,
-            p.inputs + panel * ELEMENTS * p.input_plane + c * PANEL, p.input_plane,
+            &p.images, &p.tiling, c, run_count, runs,
+            p.inputs + panel * p.tiling.elements * p.input_plane + c * PANEL, p.input_plane,
         )
     return 0
 
@@ -156,8 +158,8 @@ cdef Py_ssize_t item_scratch(const Problem* p) noexcept nogil:
     """Bytes that `panel_item` carves from its scratch."""
     return (
         2 * round_to_line(p.C * sizeof(Py_ssize_t))
-        + round_to_line(ELEMENTS * p.output_plane * sizeof(real))
-        + (round_to_line(ELEMENTS * p.input_plane * sizeof(real)) if p.inputs == NULL else 0)
+        + round_to_line(p.tiling.elements * p.output_plane * sizeof(real))
+        + (round_to_line(p.tiling.elements * p.input_plane * sizeof(real)) if p.inputs == NULL else 0)
     )
 
 
@@ -166,24 +168,25 @@ cdef int panel_item(const void* problem, Py_ssize_t item, char* scratch) noexcep
     cdef const Problem* p = <const Problem*> problem
     cdef Py_ssize_t* channels = <Py_ssize_t*> carve(&scratch, p.C * sizeof(Py_ssize_t))
     cdef Py_ssize_t* input_rows = <Py_ssize_t*> carve(&scratch, p.C * sizeof(Py_ssize_t))
-    cdef real* outputs = <real*> carve(&scratch, ELEMENTS * p.output_plane * sizeof(real))
+    cdef real* outputs = <real*> carve(&scratch, p.tiling.elements * p.output_plane * sizeof(real))
     cdef real* inputs = p.inputs
     cdef const real* rows[MAX_ROWS]
     cdef Run runs[PANEL]
-    cdef int run_count = runs_of(&p.tiling, (p.panel + item) * PANEL, runs), R, r, VN = 2, least_rows = 4, most_rows = 6, bad = 0
+    cdef int run_count = runs_of(&p.tiling, (p.panel + item) * PANEL, runs)
+    cdef int R, r, VN = 2, least_rows = 4, most_rows = 6, bad = 0
     cdef Py_ssize_t c, o, e
     for c in range(p.C):
         channels[c] = c
         input_rows[c] = c * PANEL
     if inputs != NULL:
-        inputs += item * ELEMENTS * p.input_plane
+        inputs += item * p.tiling.elements * p.input_plane
     else:
         inputs = <real*> scratch
         for c in range(p.C):
-            read_tiles(&p.images, c, run_count, runs, inputs + c * PANEL, p.input_plane)
+            read_tiles(&p.images, &p.tiling, c, run_count, runs, inputs + c * PANEL, p.input_plane)
     if runs[run_count - 1].lane + runs[run_count - 1].tiles <= LANES:
         VN, least_rows, most_rows = 1, MAX_ROWS, MAX_ROWS
-    for e in range(ELEMENTS):
+    for e in range(p.tiling.elements):
         o = 0
         while o < p.rows:
             # There is no smaller tile; its last rows may repeat a row.
@@ -191,7 +194,7 @@ cdef int panel_item(const void* problem, Py_ssize_t item, char* scratch) noexcep
             for r in range(R):
                 rows[r] = p.weights + e * p.weights_plane + min(o + r, p.rows - 1) * p.pitch
             tile_for(R, VN)(p.C, rows, channels, inputs + e * p.input_plane, input_rows,
-                 outputs + e * p.output_plane + o * PANEL, PANEL, NULL, False)
+                            outputs + e * p.output_plane + o * PANEL, PANEL, NULL, False)
             o += R
     for o in range(p.rows):
         bad |= write_tiles(p, p.first + o, VN, run_count, runs, outputs + o * PANEL)
@@ -204,27 +207,27 @@ cdef int panel_item(const void* problem, Py_ssize_t item, char* scratch) noexcep
 # once.
 
 cdef bint convolve_few(Problem* p, int threads) except -1:
-    cdef double macs = <double> p.tiling.count * ELEMENTS * p.C
+    cdef double macs = <double> p.tiling.count * p.tiling.elements * p.C
     cdef char* shared
     p.panel, p.panels = 0, 1
     p.input_plane, p.output_plane = p.C * PANEL + PAD, PANEL
-    shared = allocate(1, ELEMENTS * p.input_plane * sizeof(real))
+    shared = allocate(1, p.tiling.elements * p.input_plane * sizeof(real))
     p.inputs = <real*> on_line(shared)
     try:
         run_items(inputs_item, p, ceil_div(p.C, CHANNELS), macs, 0, threads)
         return not run_items(
-            few_item, p, ceil_div(p.O, PANEL), macs * p.O, few_scratch(), threads
+            few_item, p, ceil_div(p.O, PANEL), macs * p.O, few_scratch(p), threads
         )
     finally:
         free(shared)
 
 
-cdef Py_ssize_t few_scratch() noexcept nogil:
+cdef Py_ssize_t few_scratch(const Problem* p) noexcept nogil:
     """Bytes that `few_item` carves from its scratch."""
     return (
         round_to_line(FEW_CHANNELS * sizeof(Py_ssize_t))
-        + round_to_line(ELEMENTS * (FEW_CHANNELS * PANEL + PAD) * sizeof(real))
-        + round_to_line(ELEMENTS * (FEW_TILES + MAX_ROWS) * PANEL * sizeof(real))
+        + round_to_line(p.tiling.elements * (FEW_CHANNELS * PANEL + PAD) * sizeof(real))
+        + round_to_line(p.tiling.elements * (FEW_TILES + MAX_ROWS) * PANEL * sizeof(real))
     )
 
 
@@ -234,13 +237,14 @@ cdef int few_item(const void* problem, Py_ssize_t item, char* scratch) noexcept 
     cdef Py_ssize_t first = item * PANEL, count = min(<Py_ssize_t> PANEL, p.O - first)
     cdef Py_ssize_t plane = FEW_CHANNELS * PANEL + PAD, sums_plane = (FEW_TILES + MAX_ROWS) * PANEL
     cdef Py_ssize_t* channels = <Py_ssize_t*> carve(&scratch, FEW_CHANNELS * sizeof(Py_ssize_t))
-    cdef real* weights = <real*> carve(&scratch, ELEMENTS * plane * sizeof(real))  # [element][c][lane]
+    cdef real* weights = <real*> carve(&scratch, p.tiling.elements * plane * sizeof(real))  # [element][c][lane]
     cdef real* sums = <real*> scratch  # [element][tile][lane]
-    cdef vec aligned[ELEMENTS * 2]
+    cdef vec aligned[MOST_ELEMENTS * 2]
     cdef real* outputs = <real*> aligned  # [element][tile] of one channel
     cdef const real* rows[MAX_ROWS]
     cdef Run runs[PANEL]
-    cdef int run_count = runs_of(&p.tiling, 0, runs), VN = 1 if p.tiling.count <= LANES else 2, R, r, v, bad = 0
+    cdef int run_count = runs_of(&p.tiling, 0, runs), VN = 1 if p.tiling.count <= LANES else 2
+    cdef int R, r, v, bad = 0
     cdef Py_ssize_t from_c = 0, c, cs, e, t, o
     for c in range(FEW_CHANNELS):
         channels[c] = c * PANEL
@@ -253,7 +257,7 @@ cdef int few_item(const void* problem, Py_ssize_t item, char* scratch) noexcept 
                     p.w_per_filter, max(<Py_ssize_t> 0, min(<Py_ssize_t> LANES, count - v * LANES)),
                     weights + c * PANEL + v * LANES, plane,
                 )
-        for e in range(ELEMENTS):
+        for e in range(p.tiling.elements):
             t = 0
             while t < p.tiling.count:
                 # There is no smaller tile; its last rows may repeat a row.
@@ -265,7 +269,7 @@ cdef int few_item(const void* problem, Py_ssize_t item, char* scratch) noexcept 
                 t += R
         from_c += cs
     for o in range(count):
-        for e in range(ELEMENTS):
+        for e in range(p.tiling.elements):
             for t in range(p.tiling.count):
                 outputs[e * PANEL + t] = sums[e * sums_plane + t * PANEL + o]
             for t in range(p.tiling.count, VN * LANES):
@@ -279,36 +283,41 @@ cdef int few_item(const void* problem, Py_ssize_t item, char* scratch) noexcept 
 cdef inline int write_tiles(
     const Problem* p, Py_ssize_t o, int VN, int run_count, const Run* runs, const real* outputs,
 ) noexcept nogil:
-    """The panel's VN vectors of tiles of one output channel, from outputs[element, tile] (on whole vectors).
+    """The panel's VN vectors of tiles of one output channel, from outputs[element, tile].
 
-    Returns 1 if one is not finite.
+    `outputs` lies on whole vectors. Returns 1 if one is not finite.
     """
     cdef const vec* m = <const vec*> outputs
-    cdef vec half[SIDE * REACH]
-    cdef vec y[SIDE]
-    cdef real lines[SIDE * SIDE * PANEL]
+    cdef vec half[MOST_SIDE * REACH]
+    cdef vec y[MOST_SIDE]
+    cdef real lines[MOST_SIDE * MOST_SIDE * PANEL]
     cdef vec zeros = splat(0), bias = splat(p.bias[o] if p.bias != NULL else 0)
     cdef real lanes[LANES]
     cdef real* row
-    cdef Py_ssize_t i, j, v, rows, cols, step = p.output_plane // LANES
+    cdef Py_ssize_t high = p.tiling.h.outs, wide = p.tiling.w.outs, step = p.output_plane // LANES
+    cdef Py_ssize_t i, j, v, rows, cols
     cdef int run
     for v in range(VN):
         for j in range(REACH):
-            transform_output(m + j * step + v, REACH * step, half + j, REACH)
-        for i in range(SIDE):
-            transform_output(half + REACH * i, 1, y, 1)
-            for j in range(SIDE):
+            if p.tiling.h.reach == 1:
+                half[j] = m[j * step + v]
+            else:
+                transform_output(m + j * step + v, REACH * step, half + j, REACH, high)
+        for i in range(high):
+            transform_output(half + REACH * i, 1, y, 1, wide)
+            for j in range(wide):
                 y[j] = add(y[j], bias)
                 zeros = add(zeros, subtract(y[j], y[j]))
-            collect(y, lines + (i * PANEL + v * LANES) * SIDE)
+            collect(y, wide, lines + (i * PANEL + v * LANES) * wide)
     for run in range(run_count):
-        rows = min(<Py_ssize_t> SIDE, p.P - runs[run].row * SIDE)
-        cols = min(runs[run].tiles * SIDE, p.Q - runs[run].col * SIDE)
+        rows = min(high, p.P - runs[run].row * high)
+        cols = min(runs[run].tiles * wide, p.Q - runs[run].col * wide)
         row = (
-            p.out + ((runs[run].image * p.O + o) * p.P + runs[run].row * SIDE) * p.Q + runs[run].col * SIDE
+            p.out + ((runs[run].image * p.O + o) * p.P + runs[run].row * high) * p.Q
+            + runs[run].col * wide
         )
         for i in range(rows):
-            copy_run(row, lines + (i * PANEL + runs[run].lane) * SIDE, cols)
+            copy_run(row, lines + (i * PANEL + runs[run].lane) * wide, cols)
             row += p.Q
     store(lanes, zeros)
     for i in range(LANES):

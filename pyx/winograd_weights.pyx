@@ -1,9 +1,9 @@
-"""Convolution 3x3 with stride 1 by Winograd's F(4x4, 3x3): gradient with respect to the weights.
+"""Convolution with stride 1 by Winograd's algorithm: gradient with respect to the weights.
 
     dg = G' [sum over tiles of (A dY A') * (B' d B)] G
 
 transforms.pxd has the algorithm. A slab of tiles is transformed first, inputs as [channel][tile] and
-output gradients as [tile][channel]; then each of the 36 elements is a matrix product over the
+output gradients as [tile][channel]; then each of the elements is a matrix product over the
 tiles, which work items compute for a block of input and output channels each.
 """
 
@@ -11,13 +11,14 @@ from libc.stdlib cimport free
 from libc.string cimport memset
 
 from parallel cimport allocate, carve, on_line, round_to_line, run_items
-from simd cimport LANES, add, load, real, splat, store, subtract, vec
+from simd cimport LANES, add, real, splat, store, subtract, vec
 from taps cimport ceil_div
 from tile cimport MAX_ROWS, even_rows, tile_for
 from transforms cimport (
-    ELEMENTS, PAD, PANEL, REACH, SIDE, Images, Run, Tiling, images_of, read_tiles, runs_of, tiling_of,
-    transform_output_gradient, transform_weights_gradient,
+    MOST_SIDE, MOST_TAPS, PAD, PANEL, REACH, Images, Run, Tiling, images_of, read_tiles,
+    runs_of, tiling_of, transform_output_gradient, transform_weights_gradient,
 )
+
 cdef enum:
     WIDTH = PANEL  # output channels of a block
     CHANNELS = 24  # input channels of a block: its sums, 36 x 24 x WIDTH, stay in the second-level cache
@@ -43,19 +44,20 @@ cdef struct Problem:
 def winograd_weights(
     const real[:, :, :, ::1] x, const real[:, :, :, ::1] dz, real[:, :, :, ::1] dw, tuple pad, int threads,
 ):
-    """What `correlate_weights` computes for a 3x3 kernel, without stride and upsampling.
+    """What `correlate_weights` computes for kernels of 1, 3 or 5 rows and 3 or 5 columns, without stride
+    and upsampling.
 
     Returns whether all results are finite; if not, none may be used (see `winograd`).
     """
     cdef Problem p
     p.O, p.P, p.Q = dz.shape[1], dz.shape[2], dz.shape[3]
     p.dw = &dw[0, 0, 0, 0]
-    memset(p.dw, 0, p.O * x.shape[1] * 9 * sizeof(real))
+    memset(p.dw, 0, p.O * x.shape[1] * dw.shape[2] * dw.shape[3] * sizeof(real))
     if x.shape[0] == 0:
         return True
     p.images = images_of(x, pad)
     p.dz = &dz[0, 0, 0, 0]
-    p.tiling = tiling_of(x.shape[0], p.P, p.Q)
+    p.tiling = tiling_of(x.shape[0], p.P, p.Q, dw.shape[2], dw.shape[3])
     return sum_slabs(&p, threads)
 
 
@@ -64,15 +66,15 @@ cdef bint sum_slabs(Problem* p, int threads) except -1:
     cdef double macs
     cdef char* shared
     p.column_blocks = ceil_div(p.O, WIDTH)
-    tile_size = ELEMENTS * (p.images.C + p.column_blocks * WIDTH) * sizeof(real)
+    tile_size = p.tiling.elements * (p.images.C + p.column_blocks * WIDTH) * sizeof(real)
     p.slab = max(<Py_ssize_t> PANEL, min(<Py_ssize_t> SLAB_TILES, SLAB_BYTES // tile_size) // PANEL * PANEL)
     p.slab = ceil_div(p.tiling.count, ceil_div(p.tiling.count, p.slab))
     p.slab = ceil_div(p.slab, PANEL) * PANEL
     p.input_plane = p.images.C * p.slab + PAD
     p.gradient_plane = p.slab * WIDTH + PAD
-    inputs_size = round_to_line(ELEMENTS * p.input_plane * sizeof(real))
+    inputs_size = round_to_line(p.tiling.elements * p.input_plane * sizeof(real))
     shared = allocate(
-        1, inputs_size + p.column_blocks * ELEMENTS * p.gradient_plane * <Py_ssize_t> sizeof(real)
+        1, inputs_size + p.column_blocks * p.tiling.elements * p.gradient_plane * <Py_ssize_t> sizeof(real)
     )
     p.inputs = <real*> on_line(shared)
     p.gradients = <real*> (on_line(shared) + inputs_size)
@@ -80,7 +82,7 @@ cdef bint sum_slabs(Problem* p, int threads) except -1:
         for p.first in range(0, p.tiling.count, p.slab):
             p.tiles = min(p.slab, p.tiling.count - p.first)
             panels = ceil_div(p.tiles, PANEL)
-            macs = <double> p.tiles * ELEMENTS * p.images.C * p.O
+            macs = <double> p.tiles * p.tiling.elements * p.images.C * p.O
             run_items(inputs_item, p, panels * p.images.C, macs / p.O, 0, threads)
             run_items(gradients_item, p, panels * p.column_blocks, macs / p.images.C, 0, threads)
             if run_items(
@@ -99,7 +101,7 @@ cdef int inputs_item(const void* problem, Py_ssize_t item, char* scratch) noexce
     cdef Run runs[PANEL]
     cdef int run_count = runs_of(&p.tiling, p.first + panel * PANEL, runs)
     read_tiles(
-        &p.images, c, run_count, runs, p.inputs + c * p.slab + panel * PANEL, p.input_plane
+        &p.images, &p.tiling, c, run_count, runs, p.inputs + c * p.slab + panel * PANEL, p.input_plane
     )
     return 0
 
@@ -108,57 +110,57 @@ cdef int gradients_item(const void* problem, Py_ssize_t item, char* scratch) noe
     """Transform one panel of a block of channels of dz, with channels as the lanes."""
     cdef const Problem* p = <const Problem*> problem
     cdef Py_ssize_t panel = item % ceil_div(p.tiles, PANEL), block = item // ceil_div(p.tiles, PANEL)
-    cdef real z[PANEL * SIDE * SIDE * WIDTH]  # [tile][row][column][channel]
-    cdef vec y[SIDE * SIDE]
-    cdef vec half[REACH * SIDE]
-    cdef vec m[ELEMENTS]
+    cdef vec z[PANEL * MOST_SIDE * MOST_SIDE * 2]  # [tile][row][column][channel]
+    cdef vec half[REACH * MOST_SIDE]
+    cdef const vec* y
     cdef Run runs[PANEL]
     cdef Run run
     cdef int run_count = runs_of(&p.tiling, p.first + panel * PANEL, runs)
+    cdef Py_ssize_t high = p.tiling.h.outs, wide = p.tiling.w.outs, step = p.gradient_plane // LANES
     cdef Py_ssize_t o, r, t, i, j, v
     cdef const real* plane
-    cdef real* to
+    cdef vec* to
     memset(z, 0, sizeof(z))
     for o in range(min(<Py_ssize_t> WIDTH, p.O - block * WIDTH)):
         for r in range(run_count):
             run = runs[r]
             plane = p.dz + (run.image * p.O + block * WIDTH + o) * p.P * p.Q
-            for i in range(min(<Py_ssize_t> SIDE, p.P - run.row * SIDE)):
-                to = z + (run.lane * SIDE + i) * SIDE * WIDTH + o
+            for i in range(min(high, p.P - run.row * high)):
                 copy_row(
-                    plane + (run.row * SIDE + i) * p.Q + run.col * SIDE,
-                    min(run.tiles * SIDE, p.Q - run.col * SIDE), to,
+                    plane + (run.row * high + i) * p.Q + run.col * wide,
+                    min(run.tiles * wide, p.Q - run.col * wide), high, wide,
+                    <real*> z + (run.lane * high + i) * wide * WIDTH + o,
                 )
-    to = p.gradients + block * ELEMENTS * p.gradient_plane + panel * PANEL * WIDTH
+    to = <vec*> (p.gradients + block * p.tiling.elements * p.gradient_plane + panel * PANEL * WIDTH)
     for t in range(PANEL):
         for v in range(2):
-            for i in range(SIDE * SIDE):
-                y[i] = load(z + (t * SIDE * SIDE + i) * WIDTH + v * LANES)
-            for j in range(SIDE):
-                transform_output_gradient(y + j, SIDE, half + j, SIDE)
+            y = z + t * high * wide * 2 + v
+            if p.tiling.h.reach == 1:
+                transform_output_gradient(y, 2, to + v, step, wide)
+                continue
+            for j in range(wide):
+                transform_output_gradient(y + 2 * j, 2 * wide, half + j, wide, high)
             for i in range(REACH):
-                transform_output_gradient(half + SIDE * i, 1, m + REACH * i, 1)
-            for i in range(ELEMENTS):
-                store(to + i * p.gradient_plane + t * WIDTH + v * LANES, m[i])
+                transform_output_gradient(half + wide * i, 1, to + REACH * i * step + v, step, wide)
+        to += 2
     return 0
 
 
-cdef inline void copy_row(const real* row, Py_ssize_t count, real* to) noexcept nogil:
-    """to[tile, 0, j] = row[4*tile + j], in the layout of `gradients_item`."""
+cdef inline void copy_row(
+    const real* row, Py_ssize_t count, Py_ssize_t high, Py_ssize_t wide, real* to,
+) noexcept nogil:
+    """to[tile, 0, j] = row[wide*tile + j], in the layout of `gradients_item`."""
     cdef Py_ssize_t t, j
-    for t in range(count // SIDE):
-        for j in range(SIDE):
-            to[(t * SIDE * SIDE + j) * WIDTH] = row[t * SIDE + j]
-    t = count // SIDE
-    for j in range(count % SIDE):
-        to[(t * SIDE * SIDE + j) * WIDTH] = row[t * SIDE + j]
+    for t in range((count + wide - 1) // wide):
+        for j in range(min(wide, count - t * wide)):
+            to[(t * high * wide + j) * WIDTH] = row[t * wide + j]
 
 
 cdef Py_ssize_t item_scratch(const Problem* p) noexcept nogil:
     """Bytes that `sums_item` carves from its scratch."""
     return (
         2 * round_to_line(p.slab * sizeof(Py_ssize_t))
-        + round_to_line((ELEMENTS * CHANNELS + MAX_ROWS) * WIDTH * sizeof(real))
+        + round_to_line((p.tiling.elements * CHANNELS + MAX_ROWS) * WIDTH * sizeof(real))
     )
 
 
@@ -176,16 +178,18 @@ cdef int sums_item(const void* problem, Py_ssize_t item, char* scratch) noexcept
     for t in range(p.tiles):
         tiles[t] = t
         gradient_rows[t] = t * WIDTH
-    for e in range(ELEMENTS):
+    for e in range(p.tiling.elements):
         c = 0
         while c < count:
             # There is no smaller tile; its last rows may repeat a channel, and are overwritten.
             R = max(4, even_rows(count - c, 6))
             for r in range(R):
                 rows[r] = p.inputs + e * p.input_plane + (first + min(c + r, count - 1)) * p.slab
-            tile_for(R, 2)(p.tiles, rows, tiles,
-                 p.gradients + (column_block * ELEMENTS + e) * p.gradient_plane, gradient_rows,
-                 sums + (e * CHANNELS + c) * WIDTH, WIDTH, NULL, False)
+            tile_for(R, 2)(
+                p.tiles, rows, tiles,
+                p.gradients + (column_block * p.tiling.elements + e) * p.gradient_plane,
+                gradient_rows, sums + (e * CHANNELS + c) * WIDTH, WIDTH, NULL, False,
+            )
             c += R
     for c in range(count):
         for v in range(2):
@@ -197,27 +201,28 @@ cdef inline int add_filters(
     const Problem* p, Py_ssize_t c, Py_ssize_t o, const real* sums,
 ) noexcept nogil:
     """Transform sums[element, lane] and add it to dw[o + lane, c]; 1 if not all is finite."""
-    cdef vec u[ELEMENTS]
-    cdef vec half[3 * REACH]
-    cdef vec g[9]
-    cdef real filters[9 * LANES]
+    cdef const vec* u = <const vec*> sums
+    cdef vec half[MOST_TAPS * REACH]
+    cdef vec g[MOST_TAPS * MOST_TAPS]
+    cdef real* filters = <real*> g
     cdef real lanes[LANES]
     cdef vec zeros = splat(0)
+    cdef Py_ssize_t rows = p.tiling.h.taps, cols = p.tiling.w.taps, step = CHANNELS * WIDTH // LANES
     cdef Py_ssize_t i, j, lane
-    cdef real* dw = p.dw + (o * p.images.C + c) * 9
-    for i in range(ELEMENTS):
-        u[i] = load(sums + i * CHANNELS * WIDTH)
+    cdef real* dw = p.dw + (o * p.images.C + c) * rows * cols
     for j in range(REACH):
-        transform_weights_gradient(u + j, REACH, half + j, REACH)
-    for i in range(3):
-        transform_weights_gradient(half + REACH * i, 1, g + 3 * i, 1)
-    for i in range(9):
+        if p.tiling.h.reach == 1:
+            half[j] = u[j * step]
+        else:
+            transform_weights_gradient(u + j * step, REACH * step, half + j, REACH, rows)
+    for i in range(rows):
+        transform_weights_gradient(half + REACH * i, 1, g + cols * i, 1, cols)
+    for i in range(rows * cols):
         zeros = add(zeros, subtract(g[i], g[i]))
-        store(filters + i * LANES, g[i])
     for lane in range(min(<Py_ssize_t> LANES, p.O - o)):
-        for i in range(9):
+        for i in range(rows * cols):
             dw[i] += filters[i * LANES + lane]
-        dw += p.images.C * 9
+        dw += p.images.C * rows * cols
     store(lanes, zeros)
     for i in range(LANES):
         if lanes[i] != 0:

@@ -170,9 +170,8 @@ def _correlate(
     O, C, rows, cols = w.shape
     threads = threads_for(out.size * C * rows * cols // (up[0] * up[1]))
     if (
-        rows == cols == 3
-        and stride == up == _ONE
-        and winograd_runs(C, O, out.shape)
+        stride == up == _ONE
+        and winograd_runs(C, O, (rows, cols), out.shape, weights=False)
         and kernel.winograd(x, w, b, out, pad, threads)
     ):
         return
@@ -193,9 +192,8 @@ def _weight_gradient(
     threads = threads_for(dz.size * C * rows * cols // (up[0] * up[1]))
     kernel.sum_channels(dz, db, threads)
     if (
-        rows == cols == 3
-        and stride == up == _ONE
-        and winograd_runs(C, O, dz.shape)
+        stride == up == _ONE
+        and winograd_runs(C, O, (rows, cols), dz.shape, weights=True)
         and kernel.winograd_weights(x, dz, dw, pad, threads)
     ):
         return

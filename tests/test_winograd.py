@@ -1,0 +1,203 @@
+"""Winograd's algorithm: its error against direct convolution, what switches it, what it does not leak."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import fastconv as fc
+import oracles
+from convolutions import compute, operands
+from fastconv import functional as F
+from fastconv.pure_winograd import _MATRICES
+from support import output_of, same_bits
+
+KERNELS = [(1, 3), (1, 5), (3, 3), (3, 5), (5, 3), (5, 5)]
+# images, channels, filters, (H, W): tiles cut by the border, runs of one tile and of many, several
+# groups of filters and slabs of panels, fewer tiles than lanes, lanes and rows left over.
+SHAPES = [
+    (2, 17, 13, (13, 11)),
+    (3, 32, 40, (9, 20)),
+    (1, 16, 16, (30, 67)),
+    (5, 20, 33, (6, 6)),
+    (1, 130, 150, (7, 9)),
+    (40, 16, 18, (5, 5)),
+]
+
+
+def problem(rng, dtype, kernel, shape):
+    images, channels, filters, sizes = shape
+    padding = kernel[0] // 2, kernel[1] // 2
+    steps = (1, 1), padding, (1, 1)
+    arrays = operands(rng.standard_normal, images, channels, filters, sizes, kernel, steps)
+    return [x.astype(dtype) for x in arrays], padding
+
+
+def magnitude(x, w, dz, padding):
+    """What transformed numbers come to at most, for Z (or dLdA) and for dLdW, if nothing cancels.
+
+    |A'| (|G| |g| |G'| * |B'| |d| |B|) |A| and |G'| (|A| |dY| |A'| * |B'| |d| |B|) |G|, with the largest
+    number in the place of each. Rounding errors are multiples of these, by the number of operations
+    that a result goes through.
+    """
+    (A, B, G), (Aw, Bw, Gw) = ([abs(matrix) for matrix in _MATRICES[taps]] for taps in w.shape[2:])
+    inputs = B.T @ np.ones((len(B), len(Bw))) @ Bw * abs(x).max()
+    filters = (G @ abs(w) @ Gw.T).sum(axis=1)
+    sides = A.shape[1], Aw.shape[1]
+    gradients = A @ np.ones(sides) @ Aw.T * abs(dz).max()
+    tiles = len(dz) * np.prod([-(-out // side) for out, side in zip(dz.shape[2:], sides)])
+    return (A.T @ (filters * inputs) @ Aw).max(), (G.T @ (gradients * inputs) @ Gw).max() * tiles, tiles
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_error_is_bounded(backend, dtype, kernel, shape):
+    arrays, padding = problem(np.random.default_rng(5), dtype, kernel, shape)
+    A, W, _, dLdZ = arrays
+    exact = compute(*(x.astype(np.float64) for x in arrays), 1, padding)
+    with fc.use_conv_algorithm("winograd"):
+        found = compute(*arrays, 1, padding)
+    eps = np.finfo(dtype).eps
+    # Each result goes through a sum over channels (or tiles), and through two transforms of each axis
+    # before it and one after, of up to 6 operations.
+    rotated = W[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+    of_result, of_weights, tiles = magnitude(A, W, dLdZ, padding)
+    of_input, _, _ = magnitude(dLdZ, rotated, A, padding)
+    bounds = (W.shape[1] + 36) * of_result, (W.shape[0] + 36) * of_input, (tiles + 36) * of_weights
+    # What it is for numbers of one size, as docs/performance.md has it, in units of the last place of
+    # the largest result. (Direct convolution has 1 to 4.)
+    typical = 40, 40, 80
+    for name, result, expected, bound, units in zip(("Z", "dLdA", "dLdW"), found, exact, bounds, typical):
+        assert result.dtype == dtype
+        error = abs(result - expected).max()
+        assert error <= bound * eps / 2, name
+        assert error <= units * eps * abs(expected).max(), name
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_one_dimension(backend, dtype, kernel):
+    rng = np.random.default_rng(6)
+    A, W, b = rng.standard_normal((3, 17, 50)), rng.standard_normal((18, 17, kernel)), rng.standard_normal(18)
+    dLdZ = rng.standard_normal((3, 18, 50))
+    arrays = [x.astype(dtype) for x in (A, W, b, dLdZ)]
+    with fc.use_conv_algorithm("direct"):
+        exact = compute(A, W, b, dLdZ, 1, kernel // 2)
+    with fc.use_conv_algorithm("winograd"):
+        found = compute(*arrays, 1, kernel // 2)
+    for result, expected, units in zip(found, exact, (40, 40, 80, 40)):
+        assert abs(result - expected).max() <= units * np.finfo(dtype).eps * abs(expected).max()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("shape", [(2, 20, 24, (14, 23)), (1, 20, 24, (4, 4))], ids=["many tiles", "few"])
+def test_nothing_leaks_from_what_is_not_finite(backend, dtype, value, shape):
+    rng = np.random.default_rng(7)
+    images, channels, filters, sizes = shape
+    steps = (1, 1), (1, 1), (1, 1)
+    arrays = operands(lambda s: rng.uniform(0.5, 1.5, s), images, channels, filters, sizes, (3, 3), steps)
+    A, W, b, dLdZ = (x.astype(dtype) for x in arrays)
+    with fc.use_conv_algorithm("winograd"):
+        for place in oracles.some_places(rng, A.shape, 4):
+            bad, only = A.copy(), np.zeros(A.shape, bool)
+            bad[place], only[place] = value, True
+            held = oracles.windows(only, (3, 3), *steps, dtype=bool)
+            Z, dLdA, dLdW, _ = compute(bad, W, b, dLdZ, *steps)
+            in_output = np.broadcast_to(held.any(axis=(1, 4, 5))[:, None], Z.shape)
+            in_weights = np.broadcast_to(held.any(axis=(0, 2, 3)), dLdW.shape)
+            assert_array_equal(Z[in_output], np.full(in_output.sum(), value))
+            assert_array_equal(dLdW[in_weights], np.full(in_weights.sum(), value))
+            assert np.isfinite(Z[~in_output]).all()
+            assert np.isfinite(dLdW[~in_weights]).all()
+            assert np.isfinite(dLdA).all()
+
+
+def test_an_overflow_within_the_transforms_is_none_outside():
+    A = np.full((1, 16, 8, 8), np.float32(1e38))
+    W = np.zeros((16, 16, 3, 3), np.float32)
+    W[:, 0, 1, 1] = 1
+    with fc.use_conv_algorithm("winograd"):
+        assert_array_equal(F.conv2d_forward(A, W, None, 1, 1), A)
+
+
+def test_views_of_any_strides():
+    rng = np.random.default_rng(8)
+    A, W = rng.standard_normal((2, 18, 9, 9)), rng.standard_normal((18, 20, 3, 3))
+    turned = W.transpose(1, 0, 3, 2)[:, :, ::-1]
+    with fc.use_conv_algorithm("winograd"):
+        assert same_bits(F.conv2d_forward(A, turned), F.conv2d_forward(A, turned.copy()))
+
+
+@pytest.mark.parametrize("count", [2, 3, 8])
+@pytest.mark.parametrize("kernel", [(1, 5), (3, 3), (5, 5)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 64, 96, (17, 15)), (1, 200, 220, (6, 6))], ids=str)
+def test_any_number_of_threads_gives_the_same_bits(dtype, kernel, shape, count):
+    arrays, padding = problem(np.random.default_rng(9), dtype, kernel, shape)
+    before = fc.get_num_threads()
+    try:
+        with fc.use_conv_algorithm("winograd"):
+            fc.set_num_threads(1)
+            one = compute(*arrays, 1, padding)
+            fc.set_num_threads(count)
+            many = compute(*arrays, 1, padding)
+    finally:
+        fc.set_num_threads(before)
+    assert all(same_bits(x, y) for x, y in zip(one, many))
+
+
+# ---- the switch ----------------------------------------------------------------------------------
+
+
+def large():
+    rng = np.random.default_rng(10)
+    return rng.standard_normal((2, 32, 12, 12)), rng.standard_normal((32, 32, 3, 3))
+
+
+def test_auto_takes_it_where_it_is_faster_and_direct_never():
+    A, W = large()
+    results = {}
+    for name in ("auto", "direct", "winograd"):
+        with fc.use_conv_algorithm(name):
+            assert fc.get_conv_algorithm() == name
+            results[name] = F.conv2d_forward(A, W)
+    assert same_bits(results["auto"], results["winograd"])
+    assert not same_bits(results["auto"], results["direct"])
+    with fc.use_conv_algorithm("auto"):  # few channels: direct
+        few = F.conv2d_forward(A[:, :4], W[:5, :4])
+    with fc.use_conv_algorithm("direct"):
+        assert same_bits(few, F.conv2d_forward(A[:, :4], W[:5, :4]))
+
+
+@pytest.mark.parametrize("steps", [{"stride": 2}, {"upsampling": 2}], ids=str)
+def test_what_it_has_no_transforms_for_runs_directly(steps):
+    A, W = large()
+    with fc.use_conv_algorithm("winograd"):
+        asked = F.conv2d_forward(A, W, **steps), F.conv2d_forward(A, W[:, :, :2])
+    with fc.use_conv_algorithm("direct"):
+        direct = F.conv2d_forward(A, W, **steps), F.conv2d_forward(A, W[:, :, :2])
+    assert all(same_bits(x, y) for x, y in zip(asked, direct))
+
+
+def test_for_the_process_and_for_a_block():
+    before = fc.get_conv_algorithm()
+    try:
+        fc.set_conv_algorithm("direct")
+        assert fc.get_conv_algorithm() == "direct"
+        with fc.use_conv_algorithm("winograd"):
+            assert fc.get_conv_algorithm() == "winograd"
+        assert fc.get_conv_algorithm() == "direct"
+    finally:
+        fc.set_conv_algorithm(before)
+
+
+@pytest.mark.parametrize("name", ["Winograd", "", None, 3])
+def test_names_that_are_none(name):
+    with pytest.raises(ValueError, match="'auto', 'direct' or 'winograd'"):
+        fc.set_conv_algorithm(name)
+    with pytest.raises(ValueError, match="'auto', 'direct' or 'winograd'"), fc.use_conv_algorithm(name):
+        pass
+
+
+def test_environment():
+    code = "import fastconv; print(fastconv.get_conv_algorithm())"
+    assert output_of(code, FASTCONV_CONV="direct").strip() == "direct"
+    caught = "try:\n    import fastconv\nexcept ValueError as error:\n    print(error)"
+    assert "FASTCONV_CONV" in output_of(caught, FASTCONV_CONV="fast")
