@@ -21,8 +21,10 @@ cdef enum:
     DIRECT_ROWS = 32
     # The same where a tile that goes on from row to row wastes more than a quarter of its lanes.
     ALWAYS_DIRECT_ROWS = 6
-    # With fewer blocks than this, output channels are divided over the work items as well.
-    FEW_BLOCKS = 8
+    # With fewer blocks than this for each of several threads, output channels are divided over the work
+    # items as well. (Each item prepares the input again.)
+    FEW_BLOCKS = 2
+    FEWEST_ROWS = 24
     WIDEST = 8 * LANES
     # Images so small, and so many of them, go the way of small.pxd.
     SMALL_COLS = LANES
@@ -99,7 +101,7 @@ def correlate(
         small.w_side = side_of(W, Q, w.shape[3], sw, pw, uw)
         small.w_per_filter, small.w_per_channel = p.w_per_filter, p.w_per_channel
         small.w_per_row, small.w_per_col = p.w_per_row, p.w_per_col
-        if cut_small(&small, FEW_BLOCKS):
+        if cut_small(&small, threads * FEW_BLOCKS if threads > 1 else 1):
             macs = <double> p.grid.N * p.O * P * Q * p.grid.C * w.shape[2] * w.shape[3]
             run_items(small_item, &small, ceil_div(small.N, small.VN * LANES) * small.row_parts, macs,
                       small_scratch(&small), threads)
@@ -116,8 +118,8 @@ cdef int correlate_phase(Problem* p, int threads) except -1:
     cdef double macs
     cut(&p.grid, p.O)
     p.rows = p.O
-    if 0 < p.grid.blocks < FEW_BLOCKS:
-        p.row_parts = min(ceil_div(FEW_BLOCKS, p.grid.blocks), ceil_div(p.O, 48))
+    if threads > 1 and 0 < p.grid.blocks < FEW_BLOCKS * threads:
+        p.row_parts = min(ceil_div(FEW_BLOCKS * threads, p.grid.blocks), ceil_div(p.O, FEWEST_ROWS))
         p.rows = ceil_div(ceil_div(p.O, p.row_parts), 6) * 6
     macs = <double> block_pixels(&p.grid) * p.grid.chunks * chunk_taps(&p.grid)  # of a block and row
     p.rows = <Py_ssize_t> min(<double> p.rows, max(6.0, MACS_BETWEEN_SIGNALS / max(macs, 1.0)))

@@ -1,7 +1,7 @@
 """How every kernel runs: a function of work items, on threads.
 
-The items, and what each computes, depend on the problem alone, never on the number of threads: so
-results are the same bits on any number. Items run in portions, with a look at pending signals
+What a result is summed from, and in which order, depends on the problem alone, never on the number of
+threads: so results are the same bits on any number. Items run in portions, with a look at pending signals
 between them (Ctrl-C in a long call), and each thread has a piece of scratch memory of its own.
 """
 
@@ -56,7 +56,7 @@ cdef inline Py_ssize_t run_items(
     Item work, const void* problem, Py_ssize_t items, double macs, Py_ssize_t size, int threads,
 ) except -1:
     """Run `items` items, which take so many multiply-adds together and `size` bytes of scratch each."""
-    cdef Py_ssize_t step = items_until_signals(items, macs), first, last, item, total = 0
+    cdef Py_ssize_t step = items_until_signals(items, macs), first, last, item, total = 0, chunk
     cdef char small[STACK_SCRATCH + CACHE_LINE]
     cdef char* memory = NULL
     cdef char* scratch
@@ -67,12 +67,14 @@ cdef inline Py_ssize_t run_items(
     try:
         for first in range(0, items, step):
             last = min(items, first + step)
+            # Of many small items several at once: threads would wait for each other to take one.
+            chunk = max(<Py_ssize_t> 1, (last - first) // (8 * threads))
             with nogil:
                 if threads == 1:  # OpenMP would take 0.4 us to run nothing in parallel
                     for item in range(first, last):
                         total += work(problem, item, scratch)
                 else:
-                    for item in prange(first, last, schedule="dynamic", num_threads=threads):
+                    for item in prange(first, last, schedule="dynamic", chunksize=chunk, num_threads=threads):
                         total += work(problem, item, scratch + threadid() * round_to_line(size))
             PyErr_CheckSignals()
     finally:

@@ -68,7 +68,7 @@ cdef inline bint cut_small(Small* p, Py_ssize_t blocks_wanted) noexcept nogil:
         return False
     p.channels = min(p.C, p.channels)
     p.row_parts = max(
-        ceil_div(p.O, most), min(ceil_div(blocks_wanted, ceil_div(p.N, width)), ceil_div(p.O, 48))
+        ceil_div(p.O, most), min(ceil_div(blocks_wanted, ceil_div(p.N, width)), ceil_div(p.O, 24))
     )
     p.rows = ceil_div(p.O, p.row_parts)
     p.row_parts = ceil_div(p.O, p.rows)

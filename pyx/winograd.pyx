@@ -21,6 +21,9 @@ cdef enum:
     INPUTS_BYTES = 2 << 20
     # Input channels of one item of their transform.
     CHANNELS = 16
+    # With fewer panels than this for each of several threads, items are parts of the output channels.
+    FEW_PANELS = 2
+    FEWEST_ROWS = 24
     FEW_TILES = LANES
     FEW_CHANNELS = 128  # input channels whose transformed weights an item holds: 600 KB with AVX-512
 
@@ -38,6 +41,7 @@ cdef struct Problem:
     real* weights  # theirs, transformed: [element][row][channel]
     Py_ssize_t panel, panels  # the slab of panels at work
     real* inputs  # theirs, transformed: [panel][element][channel][tile]; NULL: each item makes its own
+    Py_ssize_t parts  # that the rows of a group are cut in, one to an item
     Py_ssize_t weights_plane, input_plane, output_plane  # numbers from one element to the next
 
 
@@ -72,6 +76,7 @@ cdef bint convolve(Problem* p, int threads) except -1:
     cdef Py_ssize_t panels = ceil_div(p.tiling.count, PANEL), slab = panels
     cdef Py_ssize_t group, row_size, panel_size, weights_size, size
     cdef double macs
+    cdef bint shared_inputs
     cdef char* shared
     p.pitch = ceil_div(p.C, LANES) * LANES
     row_size = p.tiling.elements * p.pitch * sizeof(real)
@@ -81,13 +86,17 @@ cdef bint convolve(Problem* p, int threads) except -1:
     p.output_plane = (group + MAX_ROWS) * PANEL + PAD
     p.weights_plane = group * p.pitch + PAD
     panel_size = p.tiling.elements * p.input_plane * sizeof(real)
-    if group < p.O:  # several groups need the same inputs
+    p.parts = 1
+    if threads > 1 and panels < FEW_PANELS * threads:
+        p.parts = min(ceil_div(FEW_PANELS * threads, panels), ceil_div(group, FEWEST_ROWS))
+    shared_inputs = group < p.O or p.parts > 1
+    if shared_inputs:  # several groups, or items, need the same inputs
         slab = min(panels, max(<Py_ssize_t> 1, INPUTS_BYTES // panel_size))
         slab = ceil_div(panels, ceil_div(panels, slab))
     weights_size = round_to_line(p.tiling.elements * p.weights_plane * sizeof(real))
-    shared = allocate(1, weights_size + (slab * panel_size if group < p.O else 0))
+    shared = allocate(1, weights_size + (slab * panel_size if shared_inputs else 0))
     p.weights = <real*> on_line(shared)
-    p.inputs = <real*> (on_line(shared) + weights_size) if group < p.O else NULL
+    p.inputs = <real*> (on_line(shared) + weights_size) if shared_inputs else NULL
     size = item_scratch(p)
     try:
         for p.panel in range(0, panels, slab):
@@ -98,7 +107,7 @@ cdef bint convolve(Problem* p, int threads) except -1:
             for p.first in range(0, p.O, group):
                 p.rows = min(group, p.O - p.first)
                 run_items(weights_item, p, p.rows, <double> p.rows * row_size, 0, threads)
-                if run_items(panel_item, p, p.panels, macs * p.rows, size, threads):
+                if run_items(panel_item, p, p.panels * p.parts, macs * p.rows, size, threads):
                     return False
     finally:
         free(shared)
@@ -164,22 +173,24 @@ cdef Py_ssize_t item_scratch(const Problem* p) noexcept nogil:
 
 
 cdef int panel_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
-    """One panel of tiles; returns 1 if a result is not finite."""
+    """A part of the rows for one panel of tiles; returns 1 if a result is not finite."""
     cdef const Problem* p = <const Problem*> problem
+    cdef Py_ssize_t panel = item // p.parts, part = item % p.parts
+    cdef Py_ssize_t o_first = p.rows * part // p.parts, o_last = p.rows * (part + 1) // p.parts
     cdef Py_ssize_t* channels = <Py_ssize_t*> carve(&scratch, p.C * sizeof(Py_ssize_t))
     cdef Py_ssize_t* input_rows = <Py_ssize_t*> carve(&scratch, p.C * sizeof(Py_ssize_t))
     cdef real* outputs = <real*> carve(&scratch, p.tiling.elements * p.output_plane * sizeof(real))
     cdef real* inputs = p.inputs
     cdef const real* rows[MAX_ROWS]
     cdef Run runs[PANEL]
-    cdef int run_count = runs_of(&p.tiling, (p.panel + item) * PANEL, runs)
+    cdef int run_count = runs_of(&p.tiling, (p.panel + panel) * PANEL, runs)
     cdef int R, r, VN = 2, least_rows = 4, most_rows = 6, bad = 0
     cdef Py_ssize_t c, o, e
     for c in range(p.C):
         channels[c] = c
         input_rows[c] = c * PANEL
     if inputs != NULL:
-        inputs += item * p.tiling.elements * p.input_plane
+        inputs += panel * p.tiling.elements * p.input_plane
     else:
         inputs = <real*> scratch
         for c in range(p.C):
@@ -187,16 +198,16 @@ cdef int panel_item(const void* problem, Py_ssize_t item, char* scratch) noexcep
     if runs[run_count - 1].lane + runs[run_count - 1].tiles <= LANES:
         VN, least_rows, most_rows = 1, MAX_ROWS, MAX_ROWS
     for e in range(p.tiling.elements):
-        o = 0
-        while o < p.rows:
+        o = o_first
+        while o < o_last:
             # There is no smaller tile; its last rows may repeat a row.
-            R = max(least_rows, even_rows(p.rows - o, most_rows))
+            R = max(least_rows, even_rows(o_last - o, most_rows))
             for r in range(R):
-                rows[r] = p.weights + e * p.weights_plane + min(o + r, p.rows - 1) * p.pitch
+                rows[r] = p.weights + e * p.weights_plane + min(o + r, o_last - 1) * p.pitch
             tile_for(R, VN)(p.C, rows, channels, inputs + e * p.input_plane, input_rows,
                             outputs + e * p.output_plane + o * PANEL, PANEL, NULL, False)
             o += R
-    for o in range(p.rows):
+    for o in range(o_first, o_last):
         bad |= write_tiles(p, p.first + o, VN, run_count, runs, outputs + o * PANEL)
     return bad
 
@@ -237,7 +248,8 @@ cdef int few_item(const void* problem, Py_ssize_t item, char* scratch) noexcept 
     cdef Py_ssize_t first = item * PANEL, count = min(<Py_ssize_t> PANEL, p.O - first)
     cdef Py_ssize_t plane = FEW_CHANNELS * PANEL + PAD, sums_plane = (FEW_TILES + MAX_ROWS) * PANEL
     cdef Py_ssize_t* channels = <Py_ssize_t*> carve(&scratch, FEW_CHANNELS * sizeof(Py_ssize_t))
-    cdef real* weights = <real*> carve(&scratch, p.tiling.elements * plane * sizeof(real))  # [element][c][lane]
+    # [element][c][lane]
+    cdef real* weights = <real*> carve(&scratch, p.tiling.elements * plane * sizeof(real))
     cdef real* sums = <real*> scratch  # [element][tile][lane]
     cdef vec aligned[MOST_ELEMENTS * 2]
     cdef real* outputs = <real*> aligned  # [element][tile] of one channel
