@@ -7,7 +7,7 @@ all threads; then each work item takes one panel of tiles from the input to the 
 from libc.stdlib cimport free
 
 from parallel cimport allocate, carve, on_line, round_to_line, run_items
-from simd cimport LANES, add, copy_run, real, splat, store, subtract, vec
+from simd cimport LANES, add, copy_run, load, real, splat, store, subtract, transpose, vec
 from taps cimport ceil_div
 from tile cimport MAX_ROWS, even_rows, tile_for
 from transforms cimport (
@@ -17,14 +17,18 @@ from transforms cimport (
 
 cdef enum:
     # Bytes of transformed weights, and of transformed inputs, that all threads share.
-    WEIGHTS_BYTES = 3 << 19
+    WEIGHTS_BYTES = 1 << 20
     INPUTS_BYTES = 2 << 20
     # Input channels of one item of their transform.
     CHANNELS = 16
     # With fewer panels than this for each of several threads, items are parts of the output channels.
     FEW_PANELS = 2
     FEWEST_ROWS = 24
-    FEW_TILES = LANES
+    # The tiles that are few: such as would not fill a vector, or such as all weights, where they are too
+    # many for the cache, had to be transformed for again and again. (64 tiles of 14x14 images, 512
+    # channels: 1.6 times as fast as panels.)
+    FEW_TILES = 64
+    FEW_BYTES = 5 << 19  # of their transformed inputs
     FEW_CHANNELS = 128  # input channels whose transformed weights an item holds: 600 KB with AVX-512
 
 
@@ -34,6 +38,7 @@ cdef struct Problem:
     const real* bias
     real* out
     Py_ssize_t C, O, P, Q
+    const real* w_end  # beyond the last number of w
     Py_ssize_t w_per_filter, w_per_channel, w_per_row, w_per_col
     Tiling tiling
     Py_ssize_t pitch  # C, rounded up to whole vectors
@@ -57,6 +62,7 @@ def winograd(
     """
     cdef Problem p
     cdef Py_ssize_t itemsize = sizeof(real)
+    cdef int i
     if x.shape[0] == 0:
         return True
     p.images = images_of(x, pad)
@@ -68,8 +74,11 @@ def winograd(
     p.O, p.P, p.Q = out.shape[1], out.shape[2], out.shape[3]
     p.w_per_filter, p.w_per_channel = w.strides[0] // itemsize, w.strides[1] // itemsize
     p.w_per_row, p.w_per_col = w.strides[2] // itemsize, w.strides[3] // itemsize
+    p.w_end = p.w + 1
+    for i in range(4):
+        p.w_end += max(<Py_ssize_t> 0, (w.shape[i] - 1) * (w.strides[i] // itemsize))
     p.tiling = tiling_of(x.shape[0], p.P, p.Q, w.shape[2], w.shape[3])
-    return convolve_few(&p, threads) if p.tiling.count <= FEW_TILES else convolve(&p, threads)
+    return convolve_few(&p, threads) if are_few(&p) else convolve(&p, threads)
 
 
 cdef bint convolve(Problem* p, int threads) except -1:
@@ -120,13 +129,8 @@ cdef inline void transform_filters(
     """Transform `lanes` filters, `per_lane` numbers apart, to to[element * plane + lane]."""
     cdef vec g[MOST_TAPS * MOST_TAPS]  # lanes beyond the last hold what they may: nobody reads them
     cdef vec half[REACH * MOST_TAPS]
-    cdef real* filters = <real*> g
-    cdef Py_ssize_t rows = p.tiling.h.taps, cols = p.tiling.w.taps, lane, i, j
-    for lane in range(lanes):
-        for i in range(rows):
-            for j in range(cols):
-                filters[(cols * i + j) * LANES + lane] = w[i * p.w_per_row + j * p.w_per_col]
-        w += per_lane
+    cdef Py_ssize_t rows = p.tiling.h.taps, cols = p.tiling.w.taps, i, j
+    gather_filters(p, w, per_lane, lanes, g)
     if rows == 1:
         transform_weights(g, 1, <vec*> to, plane // LANES, cols)
         return
@@ -134,6 +138,34 @@ cdef inline void transform_filters(
         transform_weights(g + j, cols, half + j, cols, rows)
     for i in range(REACH):
         transform_weights(half + cols * i, 1, <vec*> (to + REACH * i * plane), plane // LANES, cols)
+
+
+cdef inline void gather_filters(
+    const Problem* p, const real* w, Py_ssize_t per_lane, Py_ssize_t lanes, vec* g,
+) noexcept nogil:
+    """g[tap][lane] = the taps of `lanes` filters, `per_lane` numbers apart."""
+    cdef real* filters = <real*> g
+    cdef vec corner[LANES]
+    cdef Py_ssize_t rows = p.tiling.h.taps, cols = p.tiling.w.taps, taps = rows * cols
+    cdef Py_ssize_t lane, tap = 0, i, j
+    # Filters are mostly whole in memory, or back to front for the gradient with respect to the input.
+    cdef bint turned = p.w_per_col == -1 and (rows == 1 or p.w_per_row == -cols)
+    cdef const real* first = w - (taps - 1) if turned else w
+    if lanes == LANES and (turned or p.w_per_col == 1 and (rows == 1 or p.w_per_row == cols)):
+        while tap < taps and first + (per_lane * (LANES - 1) if per_lane > 0 else 0) + tap + LANES <= p.w_end:
+            for lane in range(LANES):
+                corner[lane] = load(first + lane * per_lane + tap)
+            transpose(corner)
+            for i in range(min(<Py_ssize_t> LANES, taps - tap)):
+                g[taps - 1 - tap - i if turned else tap + i] = corner[i]
+            tap += LANES
+        if tap >= taps:
+            return
+    for lane in range(lanes):
+        for i in range(rows):
+            for j in range(cols):
+                filters[(cols * i + j) * LANES + lane] = w[i * p.w_per_row + j * p.w_per_col]
+        w += per_lane
 
 
 cdef int weights_item(const void* problem, Py_ssize_t row, char* scratch) noexcept nogil:
@@ -217,15 +249,26 @@ cdef int panel_item(const void* problem, Py_ssize_t item, char* scratch) noexcep
 # the lanes then, and tiles the rows; each item transforms the weights of its channels and uses them at
 # once.
 
+cdef bint are_few(const Problem* p) noexcept nogil:
+    cdef Py_ssize_t panels = ceil_div(p.tiling.count, PANEL), bytes_a_channel = p.tiling.elements * sizeof(real)
+    if p.tiling.count <= LANES:
+        return True
+    return (
+        p.tiling.count <= FEW_TILES
+        and p.O * p.C * bytes_a_channel > WEIGHTS_BYTES
+        and panels * PANEL * p.C * bytes_a_channel <= FEW_BYTES
+    )
+
+
 cdef bint convolve_few(Problem* p, int threads) except -1:
     cdef double macs = <double> p.tiling.count * p.tiling.elements * p.C
     cdef char* shared
-    p.panel, p.panels = 0, 1
+    p.panel, p.panels = 0, ceil_div(p.tiling.count, PANEL)
     p.input_plane, p.output_plane = p.C * PANEL + PAD, PANEL
-    shared = allocate(1, p.tiling.elements * p.input_plane * sizeof(real))
+    shared = allocate(1, p.panels * p.tiling.elements * p.input_plane * sizeof(real))
     p.inputs = <real*> on_line(shared)
     try:
-        run_items(inputs_item, p, ceil_div(p.C, CHANNELS), macs, 0, threads)
+        run_items(inputs_item, p, p.panels * ceil_div(p.C, CHANNELS), macs, 0, threads)
         return not run_items(
             few_item, p, ceil_div(p.O, PANEL), macs * p.O, few_scratch(p), threads
         )
@@ -238,7 +281,7 @@ cdef Py_ssize_t few_scratch(const Problem* p) noexcept nogil:
     return (
         round_to_line(FEW_CHANNELS * sizeof(Py_ssize_t))
         + round_to_line(p.tiling.elements * (FEW_CHANNELS * PANEL + PAD) * sizeof(real))
-        + round_to_line(p.tiling.elements * (FEW_TILES + MAX_ROWS) * PANEL * sizeof(real))
+        + round_to_line(p.tiling.elements * (p.tiling.count + MAX_ROWS) * PANEL * sizeof(real))
     )
 
 
@@ -246,7 +289,7 @@ cdef int few_item(const void* problem, Py_ssize_t item, char* scratch) noexcept 
     """PANEL output channels of all tiles; returns 1 if a result is not finite."""
     cdef const Problem* p = <const Problem*> problem
     cdef Py_ssize_t first = item * PANEL, count = min(<Py_ssize_t> PANEL, p.O - first)
-    cdef Py_ssize_t plane = FEW_CHANNELS * PANEL + PAD, sums_plane = (FEW_TILES + MAX_ROWS) * PANEL
+    cdef Py_ssize_t plane = FEW_CHANNELS * PANEL + PAD, sums_plane = (p.tiling.count + MAX_ROWS) * PANEL
     cdef Py_ssize_t* channels = <Py_ssize_t*> carve(&scratch, FEW_CHANNELS * sizeof(Py_ssize_t))
     # [element][c][lane]
     cdef real* weights = <real*> carve(&scratch, p.tiling.elements * plane * sizeof(real))
@@ -255,9 +298,9 @@ cdef int few_item(const void* problem, Py_ssize_t item, char* scratch) noexcept 
     cdef real* outputs = <real*> aligned  # [element][tile] of one channel
     cdef const real* rows[MAX_ROWS]
     cdef Run runs[PANEL]
-    cdef int run_count = runs_of(&p.tiling, 0, runs), VN = 1 if p.tiling.count <= LANES else 2
-    cdef int R, r, v, bad = 0
-    cdef Py_ssize_t from_c = 0, c, cs, e, t, o
+    cdef int run_count, VN = 1 if p.tiling.count <= LANES else 2, R, r, v, bad = 0
+    cdef Py_ssize_t from_c = 0, c, cs, e, t, o, panel, tiles
+    cdef const real* inputs
     for c in range(FEW_CHANNELS):
         channels[c] = c * PANEL
     while from_c < p.C:
@@ -275,18 +318,23 @@ cdef int few_item(const void* problem, Py_ssize_t item, char* scratch) noexcept 
                 # There is no smaller tile; its last rows may repeat a row.
                 R = max(4, even_rows(p.tiling.count - t, 6))
                 for r in range(R):
-                    rows[r] = p.inputs + e * p.input_plane + from_c * PANEL + min(t + r, p.tiling.count - 1)
+                    tiles = min(t + r, p.tiling.count - 1)
+                    inputs = p.inputs + tiles // PANEL * p.tiling.elements * p.input_plane
+                    rows[r] = inputs + e * p.input_plane + from_c * PANEL + tiles % PANEL
                 tile_for(R, 2)(cs, rows, channels, weights + e * plane, channels,
                                sums + e * sums_plane + t * PANEL, PANEL, NULL, from_c > 0)
                 t += R
         from_c += cs
-    for o in range(count):
-        for e in range(p.tiling.elements):
-            for t in range(p.tiling.count):
-                outputs[e * PANEL + t] = sums[e * sums_plane + t * PANEL + o]
-            for t in range(p.tiling.count, VN * LANES):
-                outputs[e * PANEL + t] = 0
-        bad |= write_tiles(p, first + o, VN, run_count, runs, outputs)
+    for panel in range(p.panels):
+        run_count = runs_of(&p.tiling, panel * PANEL, runs)
+        tiles = min(<Py_ssize_t> PANEL, p.tiling.count - panel * PANEL)
+        for o in range(count):
+            for e in range(p.tiling.elements):
+                for t in range(tiles):
+                    outputs[e * PANEL + t] = sums[e * sums_plane + (panel * PANEL + t) * PANEL + o]
+                for t in range(tiles, VN * LANES):
+                    outputs[e * PANEL + t] = 0
+            bad |= write_tiles(p, first + o, VN, run_count, runs, outputs)
     return bad
 
 

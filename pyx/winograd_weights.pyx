@@ -22,7 +22,7 @@ from transforms cimport (
 cdef enum:
     WIDTH = PANEL  # output channels of a block
     CHANNELS = 24  # input channels of a block: its sums, 36 x 24 x WIDTH, stay in the second-level cache
-    # Bytes of transformed tiles at a time, which all threads share.
+    # Bytes of transformed tiles at a time, of inputs and gradients, which all threads share.
     SLAB_BYTES = 3 << 20
     SLAB_TILES = 256
 
@@ -33,7 +33,7 @@ cdef struct Problem:
     real* dw
     Py_ssize_t O, P, Q
     Tiling tiling
-    Py_ssize_t column_blocks  # of WIDTH output channels
+    Py_ssize_t first_block, column_blocks  # the blocks of WIDTH output channels at work
     Py_ssize_t first, tiles  # the slab of tiles at work
     Py_ssize_t slab  # tiles of a full one
     real* inputs  # transformed: [element][channel][tile]
@@ -62,20 +62,19 @@ def winograd_weights(
 
 
 cdef bint sum_slabs(Problem* p, int threads) except -1:
-    cdef Py_ssize_t tile_size, inputs_size, panels
+    cdef Py_ssize_t blocks = ceil_div(p.O, WIDTH), tile_size, inputs_size, gradients_size, at_once, panels
     cdef double macs
     cdef char* shared
-    p.column_blocks = ceil_div(p.O, WIDTH)
-    tile_size = p.tiling.elements * (p.images.C + p.column_blocks * WIDTH) * sizeof(real)
+    tile_size = p.tiling.elements * (p.images.C + blocks * WIDTH) * sizeof(real)
     p.slab = max(<Py_ssize_t> PANEL, min(<Py_ssize_t> SLAB_TILES, SLAB_BYTES // tile_size) // PANEL * PANEL)
     p.slab = ceil_div(p.tiling.count, ceil_div(p.tiling.count, p.slab))
     p.slab = ceil_div(p.slab, PANEL) * PANEL
     p.input_plane = p.images.C * p.slab + PAD
     p.gradient_plane = p.slab * WIDTH + PAD
     inputs_size = round_to_line(p.tiling.elements * p.input_plane * sizeof(real))
-    shared = allocate(
-        1, inputs_size + p.column_blocks * p.tiling.elements * p.gradient_plane * <Py_ssize_t> sizeof(real)
-    )
+    gradients_size = p.tiling.elements * p.gradient_plane * sizeof(real)  # of a block
+    at_once = min(blocks, max(<Py_ssize_t> 1, (SLAB_BYTES - inputs_size) // gradients_size))
+    shared = allocate(1, inputs_size + at_once * gradients_size)
     p.inputs = <real*> on_line(shared)
     p.gradients = <real*> (on_line(shared) + inputs_size)
     try:
@@ -84,11 +83,14 @@ cdef bint sum_slabs(Problem* p, int threads) except -1:
             panels = ceil_div(p.tiles, PANEL)
             macs = <double> p.tiles * p.tiling.elements * p.images.C * p.O
             run_items(inputs_item, p, panels * p.images.C, macs / p.O, 0, threads)
-            run_items(gradients_item, p, panels * p.column_blocks, macs / p.images.C, 0, threads)
-            if run_items(
-                sums_item, p, ceil_div(p.images.C, CHANNELS) * p.column_blocks, macs, item_scratch(p), threads
-            ):
-                return False
+            for p.first_block in range(0, blocks, at_once):
+                p.column_blocks = min(at_once, blocks - p.first_block)
+                run_items(gradients_item, p, panels * p.column_blocks, macs / p.images.C, 0, threads)
+                if run_items(
+                    sums_item, p, ceil_div(p.images.C, CHANNELS) * p.column_blocks, macs,
+                    item_scratch(p), threads,
+                ):
+                    return False
     finally:
         free(shared)
     return True
@@ -117,14 +119,14 @@ cdef int gradients_item(const void* problem, Py_ssize_t item, char* scratch) noe
     cdef Run run
     cdef int run_count = runs_of(&p.tiling, p.first + panel * PANEL, runs)
     cdef Py_ssize_t high = p.tiling.h.outs, wide = p.tiling.w.outs, step = p.gradient_plane // LANES
-    cdef Py_ssize_t o, r, t, i, j, v
+    cdef Py_ssize_t first = (p.first_block + block) * WIDTH, o, r, t, i, j, v
     cdef const real* plane
     cdef vec* to
     memset(z, 0, sizeof(z))
-    for o in range(min(<Py_ssize_t> WIDTH, p.O - block * WIDTH)):
+    for o in range(min(<Py_ssize_t> WIDTH, p.O - first)):
         for r in range(run_count):
             run = runs[r]
-            plane = p.dz + (run.image * p.O + block * WIDTH + o) * p.P * p.Q
+            plane = p.dz + (run.image * p.O + first + o) * p.P * p.Q
             for i in range(min(high, p.P - run.row * high)):
                 copy_row(
                     plane + (run.row * high + i) * p.Q + run.col * wide,
@@ -193,7 +195,10 @@ cdef int sums_item(const void* problem, Py_ssize_t item, char* scratch) noexcept
             c += R
     for c in range(count):
         for v in range(2):
-            bad |= add_filters(p, first + c, column_block * WIDTH + v * LANES, sums + c * WIDTH + v * LANES)
+            bad |= add_filters(
+                p, first + c, (p.first_block + column_block) * WIDTH + v * LANES,
+                sums + c * WIDTH + v * LANES,
+            )
     return bad
 
 

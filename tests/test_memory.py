@@ -95,6 +95,64 @@ def test_many_parallel_calls():
     assert int(output_of(PARALLEL)) < 4096
 
 
+PEAK = """
+import os
+import numpy as np
+import fastconv as fc, fastconv.functional as F
+
+def status(name):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(name)) * 1024
+
+fc.set_num_threads({threads})
+fc.set_conv_algorithm({algorithm!r})
+A, W = np.ones({shape}, {dtype!r}), np.ones({weights}, {dtype!r})
+warm = np.ones((1, *A.shape[1:2], 8, 8), A.dtype)
+F.conv2d_backward(F.conv2d_forward(warm, W, None, 1, {padding}), warm, W, 1, {padding})
+def peak(call):
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # forgets the peak so far
+    before = status("VmRSS")
+    result = call()
+    return status("VmHWM") - before, result
+
+taken, Z = peak(lambda: F.conv2d_forward(A, W, None, {stride}, {padding}))
+back, gradients = peak(lambda: F.conv2d_backward(Z, A, W, {stride}, {padding}))
+print(taken - Z.nbytes, back - sum(g.nbytes for g in gradients))
+"""
+
+MIB = 1 << 20
+
+
+@linux
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("shape", "filters", "kernel", "stride", "algorithm"),
+    [
+        ((2, 64, 112, 112), 64, 3, 1, "direct"),
+        ((2, 64, 112, 112), 64, 3, 1, "winograd"),
+        ((2, 64, 112, 112), 32, 5, 1, "winograd"),
+        ((2, 512, 40, 40), 512, 3, 1, "winograd"),
+        ((2, 64, 240, 240), 64, 3, 2, "direct"),
+        ((1, 3, 600, 600), 8, 7, 2, "direct"),
+        ((2, 256, 100, 100), 64, 1, 1, "direct"),
+    ],
+    ids=lambda value: str(value).replace(" ", ""),
+)
+def test_scratch_is_fixed_and_no_im2col(shape, filters, kernel, stride, algorithm, dtype, threads):
+    weights, padding = (filters, shape[1], kernel, kernel), kernel // 2
+    forward, backward = map(int, output_of(PEAK.format(**locals())).split())
+    itemsize = 4 if dtype == "float32" else 8
+    pixels = shape[0] * (-(-shape[2] // stride)) * (-(-shape[3] // stride))
+    im2col = pixels * shape[1] * kernel**2 * itemsize
+    # Half a megabyte is for what the allocator and the interpreter round up to.
+    for beyond_results in (forward, backward):
+        assert beyond_results <= 4 * MIB * threads + MIB // 2
+    if kernel > 1:
+        assert im2col > 5 * (4 * MIB * threads + MIB // 2), "the problem is too small to tell"
+
+
 LIMITED = """
 import resource
 import numpy as np

@@ -68,8 +68,8 @@ _FEWEST_CHANNELS = {
     (1, 3): (56, 88), (1, 5): (96, 144),
     (3, 3): (18, 26), (3, 5): (22, 30), (5, 3): (22, 30), (5, 5): (26, 34),
 }  # fmt: skip
-# With more channels one panel of transformed tiles would take more than 4 MB of scratch.
-_MOST_CHANNELS, _MOST_TOGETHER = 1024, 1536
+# With more input channels one panel of transformed tiles would take more than 2.5 MB of scratch.
+_MOST_CHANNELS = 512
 
 
 def winograd_runs(
@@ -77,14 +77,12 @@ def winograd_runs(
 ) -> bool:
     """Whether a convolution of stride 1 with outputs (N, O, P, Q), or its weight gradient, goes by it."""
     name = _choice.get()
-    together = in_channels + out_channels
-    if name == "direct" or kernel not in _FEWEST_CHANNELS or together > _MOST_TOGETHER:
-        return False
-    if max(in_channels, out_channels) > _MOST_CHANNELS:
+    if name == "direct" or kernel not in _FEWEST_CHANNELS or in_channels > _MOST_CHANNELS:
         return False
     if name == "winograd":
         return True
-    if 2 * in_channels * out_channels < _FEWEST_CHANNELS[kernel][weights] * together:
+    fewest = _FEWEST_CHANNELS[kernel][weights]
+    if 2 * in_channels * out_channels < fewest * (in_channels + out_channels):
         return False
     images, rows, cols = out_shape[0], *out_shape[2:]
     high, wide = 7 - kernel[0] if kernel[0] > 1 else 1, 7 - kernel[1]  # outputs of a tile
