@@ -250,7 +250,8 @@ cdef int panel_item(const void* problem, Py_ssize_t item, char* scratch) noexcep
 # once.
 
 cdef bint are_few(const Problem* p) noexcept nogil:
-    cdef Py_ssize_t panels = ceil_div(p.tiling.count, PANEL), bytes_a_channel = p.tiling.elements * sizeof(real)
+    cdef Py_ssize_t panels = ceil_div(p.tiling.count, PANEL)
+    cdef Py_ssize_t bytes_a_channel = p.tiling.elements * sizeof(real)
     if p.tiling.count <= LANES:
         return True
     return (

@@ -1,6 +1,7 @@
 """The measured parts of a Markdown page, made again in place.
 
-A part stands between ``<!-- bench:NAME -->`` and ``<!-- /bench -->``; NAME is a suite, or "machine".
+A part stands between ``<!-- bench:NAME -->`` and ``<!-- /bench -->``; NAME is a suite, "machine" or
+"accuracy".
 """
 
 from __future__ import annotations
@@ -8,11 +9,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from . import BenchError, plots, report
+from . import BenchError, accuracy, plots, report
 from .results import Report
 from .suites import SUITES
 
 _PART = re.compile(r"(<!-- bench:(\w+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
+
+
+_OTHERS = ("machine", "accuracy")
 
 
 def suites_in(path: str) -> list[str]:
@@ -25,8 +29,9 @@ def suites_in(path: str) -> list[str]:
     """
     names = [name for _, name, _ in _PART.findall(_read(path))]
     for name in names:
-        if name not in (*SUITES, "machine"):
-            raise BenchError(f"{path}: unknown part bench:{name}, wanted {', '.join(SUITES)} or machine")
+        if name not in (*SUITES, *_OTHERS):
+            wanted = ", ".join((*SUITES, *_OTHERS))
+            raise BenchError(f"{path}: unknown part bench:{name}, wanted one of {wanted}")
     suites = [name for name in SUITES if name in names]
     if not suites:
         raise BenchError(f"{path} has no part between <!-- bench:SUITE --> and <!-- /bench -->")
@@ -40,6 +45,8 @@ def fill(path: str, found: Report) -> None:
 
     def part(match: re.Match[str]) -> str:
         start, name, end = match.groups()
+        if name == "accuracy":
+            return f"{start}{accuracy.markdown()}\n{end}"
         return f"{start}{report.markdown(found, name)}\n{end}" if name in measured else match[0]
 
     if "growth" in measured:
