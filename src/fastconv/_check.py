@@ -93,11 +93,16 @@ def narrowed(gradient: Array, of: Array, computed: np.dtype[Any]) -> Array:
     return gradient.astype(gradient_dtype(of, computed), copy=False)
 
 
-def ready(a: Array, dtype: np.dtype[Any]) -> Array:
-    """`a` as a kernel needs it: of that dtype, native, aligned, C-contiguous. Itself if it is so."""
+def ready(a: Array, dtype: np.dtype[Any], name: str | None = None) -> Array:
+    """`a` as a kernel needs it: of that dtype, native, aligned, C-contiguous. Itself if it is so.
+
+    With a name, a copy is held against the machine's memory first (`fits`).
+    """
     flags = a.flags
     if a.dtype is dtype and flags.c_contiguous and flags.aligned:
         return a
+    if name is not None:
+        fits(name, a.shape, dtype.itemsize)
     return a.astype(dtype, order="C", subok=False)
 
 

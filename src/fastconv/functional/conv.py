@@ -130,8 +130,7 @@ def _forward(a: Array, w: Array, b: Any, stride: Pair, padding: Pair, up: Pair) 
             raise ValueError(f"b has shape {bias.shape}, but W has {w.shape[0]} output channels: {w.shape}")
         bias = check.ready(bias, dtype)
     Z = check.empty("the result", shape, dtype)
-    check.fits("A", a.shape, dtype.itemsize)
-    a, w = check.ready(a, dtype), check.ready(w, dtype)
+    a, w = check.ready(a, dtype, "A"), check.ready(w, dtype, "W")
     if a.ndim == 4:
         _correlate(a, w, bias, Z, stride, padding, up)
     else:
@@ -148,12 +147,11 @@ def _backward(
     dLdA = check.empty("dLdA", a.shape, dtype)
     dLdW = check.empty("dLdW", w.shape, dtype)
     dLdb = np.empty(w.shape[0], dtype)
-    check.fits("dLdZ", dz.shape, dtype.itemsize)
-    images = [dLdA, dLdW, *(check.ready(x, dtype) for x in (dz, a, w))]
+    dz, x = check.ready(dz, dtype, "dLdZ"), check.ready(a, dtype, "A")
+    filters, dx, dw = check.ready(w, dtype, "W"), dLdA, dLdW
     if a.ndim == 3:
-        images = [image[_ROW] for image in images]
-    dx, dw, dz, x, w2 = images
-    _input_gradient(dz, w2, dx, stride, padding, up)
+        dz, x, filters, dx, dw = dz[_ROW], x[_ROW], filters[_ROW], dx[_ROW], dw[_ROW]
+    _input_gradient(dz, filters, dx, stride, padding, up)
     _weight_gradient(x, dz, dw, dLdb, stride, padding, up)
     return (
         check.narrowed(dLdA, a, dtype), check.narrowed(dLdW, w, dtype), check.narrowed(dLdb, w, dtype)

@@ -68,10 +68,8 @@ class ConvOuter(Layer):
     computing outputs that would be thrown away or multiplying inserted zeros.
     """
 
-    # The attribute that holds the inner layer, named as in the course, and those that hold what
-    # `functional` is told besides A, W and b.
+    # The attribute that holds the inner layer, named as in the course.
     _inner: ClassVar[str]
-    _steps: ClassVar[dict[str, str]]
 
     in_channels, out_channels, kernel_size = _OfInner(), _OfInner(), _OfInner()
     W, b, dLdW, dLdb = _OfInner(), _OfInner(), _OfInner(), _OfInner()
@@ -86,18 +84,19 @@ class ConvOuter(Layer):
 
     def forward(self, A: Any) -> Array:
         inner = self.inner
-        Z = inner._forward(A, inner.W, inner.b, **self._arguments())
+        Z = inner._forward(A, inner.W, inner.b, *self._steps())
         self.A = A
         return Z
 
     def backward(self, dLdZ: Any) -> Array:
         check.saved(self, A=self.A)
         inner = self.inner
-        dLdA, inner.dLdW, inner.dLdb = inner._backward(dLdZ, self.A, inner.W, **self._arguments())
+        dLdA, inner.dLdW, inner.dLdb = inner._backward(dLdZ, self.A, inner.W, *self._steps())
         return dLdA
 
-    def _arguments(self) -> dict[str, int]:
-        return {argument: getattr(self, name) for argument, name in self._steps.items()}
+    def _steps(self) -> tuple[int, int, int]:
+        """Stride, padding and upsampling."""
+        raise NotImplementedError
 
 
 def either_revision(padding: Any, weight_init_fn: Any, bias_init_fn: Any) -> tuple[int, InitFn, InitFn]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from .. import _check as check
 from .. import functional as F
@@ -58,7 +58,6 @@ class Conv1d(ConvOuter):
     """
 
     _inner = "conv1d_stride1"
-    _steps: ClassVar = {"stride": "stride", "padding": "pad"}
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: Any = 0,
@@ -70,3 +69,6 @@ class Conv1d(ConvOuter):
             in_channels, out_channels, kernel_size, weight_init_fn, bias_init_fn, dtype=dtype
         )
         self.downsample1d = Downsample1d(self.stride)
+
+    def _steps(self) -> tuple[int, int, int]:
+        return self.stride, self.pad, 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from .. import _check as check
 from .. import functional as F
@@ -60,7 +60,6 @@ class Conv2d(ConvOuter):
     """
 
     _inner = "conv2d_stride1"
-    _steps: ClassVar = {"stride": "stride", "padding": "pad"}
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int | Pair, stride: int, padding: Any = 0,
@@ -72,6 +71,9 @@ class Conv2d(ConvOuter):
             in_channels, out_channels, kernel_size, weight_init_fn, bias_init_fn, dtype=dtype
         )
         self.downsample2d = Downsample2d(self.stride)
+
+    def _steps(self) -> tuple[int, int, int]:
+        return self.stride, self.pad, 1
 
 
 Conv2d_padding = Conv2d

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from .. import _check as check
 from .._check import Pair
@@ -29,7 +29,6 @@ class ConvTranspose1d(ConvOuter):
     """
 
     _inner = "conv1d_stride1"
-    _steps: ClassVar = {"upsampling": "upsampling_factor"}
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, upsampling_factor: int,
@@ -41,12 +40,14 @@ class ConvTranspose1d(ConvOuter):
             in_channels, out_channels, kernel_size, weight_init_fn, bias_init_fn, dtype=dtype
         )
 
+    def _steps(self) -> tuple[int, int, int]:
+        return 1, 0, self.upsampling_factor
+
 
 class ConvTranspose2d(ConvOuter):
     """`ConvTranspose1d` of images (N, in_channels, H, W), with `upsample2d` and `conv2d_stride1`."""
 
     _inner = "conv2d_stride1"
-    _steps: ClassVar = {"upsampling": "upsampling_factor"}
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int | Pair, upsampling_factor: int,
@@ -57,3 +58,6 @@ class ConvTranspose2d(ConvOuter):
         self.conv2d_stride1 = Conv2d_stride1(
             in_channels, out_channels, kernel_size, weight_init_fn, bias_init_fn, dtype=dtype
         )
+
+    def _steps(self) -> tuple[int, int, int]:
+        return 1, 0, self.upsampling_factor
