@@ -262,7 +262,10 @@ cdef void channel_gradient(
 # ---- planes --------------------------------------------------------------------------------------
 
 def scale_planes(x, factors, out, int threads):
-    """out[n,c] = x[n,c] * factors[n,c]: x (in), out (out) are (N, C, H, W), factors (in) has N * C numbers."""
+    """out[n,c] = x[n,c] * factors[n,c].
+
+    x (in), out (out) are (N, C, H, W), factors (in) has N * C numbers.
+    """
     cdef Problem p = problem_of(x, out)
     p.factors = <const real*> start_of(factors)
     run(&p, scaled_item, p.g.images * p.C, p.g.size, threads)

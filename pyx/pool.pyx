@@ -450,7 +450,9 @@ cdef inline void down_column(
         places[0] = as_numbers(place)
 
 
-cdef inline void along_planes(const int kind, const Window* g, const real* columns, real* result) noexcept nogil:
+cdef inline void along_planes(
+    const int kind, const Window* g, const real* columns, real* result,
+) noexcept nogil:
     """Reduce kw columns. Of equals the one further up may be further right, so places are compared."""
     cdef vec best = load(columns), y
     cdef lane_ints place = splat_lane(0), other, wins
@@ -624,11 +626,11 @@ cdef inline void scatter(
     const uint8_t* places, real* dx,
 ) noexcept nogil:
     """Rows begin to end of dz."""
-    cdef Py_ssize_t p, q, at = begin * g.Q
+    cdef Py_ssize_t p, _q, at = begin * g.Q
     cdef real* window
     for p in range(begin, end):
         window = dx + p * g.sh * g.W
-        for q in range(g.Q):
+        for _q in range(g.Q):
             if apart:  # nothing else is added there
                 window[g.offsets[places[at]]] = dz[at]
             else:
