@@ -1,7 +1,7 @@
 """Activations, softmax and losses.
 
 All arrays of a call have one shape and may have any: the kernels see them flat, or as rows. Work
-items are blocks of a fixed size; what is summed is summed a block at a time, and then over blocks
+items are blocks of fixed sizes; what is summed is summed a block at a time, and then over blocks
 in order.
 """
 
@@ -26,7 +26,8 @@ cdef extern from *:
     real LARGEST
 
 cdef enum:
-    BLOCK = 1 << 12  # numbers an item: 16 or 32 KB, and sums of so many are added to a double
+    BLOCK = 1 << 12  # numbers: 16 or 32 KB, and sums of so many are added to a double
+    BLOCKS_AN_ITEM = 4  # with one, 0.3 us of work, fetching items ate a third of what a second thread saves
     MACS_A_NUMBER = 32  # what takes as long as the slowest operation does
     RELU, RELU_GRADIENT, SIGMOID, SIGMOID_GRADIENT, TANH_GRADIENT, GELU, GELU_GRADIENT, SWISH
     SWISH_GRADIENT, SQUARED_ERROR, SCALED_DIFFERENCE
@@ -39,16 +40,16 @@ cdef struct Operands:
     real* out
     real factor
     Py_ssize_t size, columns
-    Py_ssize_t block  # numbers an item
+    Py_ssize_t block, blocks  # numbers of each, and how many
     double count  # numbers, or rows, that a loss is a mean over
-    double* sums  # what each item adds up
+    double* sums  # of each block
     int op
 
 
 cdef double run(int op, x, y, out, double factor, Py_ssize_t columns, int threads) except? -1:
     """Apply an operation to x, y and out (y and out may be None); the sum of its blocks' sums."""
     cdef Operands o
-    cdef Py_ssize_t block, blocks
+    cdef Py_ssize_t block, blocks, items
     cdef double total = 0, one = 0
     cdef double* sums = &one
     o.x = <const real*> start_of(x)
@@ -60,9 +61,10 @@ cdef double run(int op, x, y, out, double factor, Py_ssize_t columns, int thread
     blocks = (o.size + o.block - 1) // o.block
     if blocks > 1:
         sums = <double*> allocate(1, blocks * sizeof(double))
-    o.sums = sums
+    o.sums, o.blocks = sums, blocks
+    items = (blocks + BLOCKS_AN_ITEM - 1) // BLOCKS_AN_ITEM
     try:
-        run_items(block_item, &o, blocks, <double> MACS_A_NUMBER * o.size, 0, threads)
+        run_items(blocks_item, &o, items, <double> MACS_A_NUMBER * o.size, 0, threads)
         for block in range(blocks):
             total += sums[block]
     finally:
@@ -71,9 +73,11 @@ cdef double run(int op, x, y, out, double factor, Py_ssize_t columns, int thread
     return total
 
 
-cdef int block_item(const void* problem, Py_ssize_t block, char* scratch) noexcept nogil:
+cdef int blocks_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
     cdef const Operands* o = <const Operands*> problem
-    o.sums[block] = apply(o.op, o, block * o.block, min(o.size, (block + 1) * o.block))
+    cdef Py_ssize_t block
+    for block in range(item * BLOCKS_AN_ITEM, min(o.blocks, (item + 1) * BLOCKS_AN_ITEM)):
+        o.sums[block] = apply(o.op, o, block * o.block, min(o.size, (block + 1) * o.block))
     return 0
 
 

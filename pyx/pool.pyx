@@ -680,8 +680,9 @@ cdef void spread_rows(
 cdef inline void sum_rows(
     const Window* g, const real* dz, Py_ssize_t count, Py_ssize_t begin, Py_ssize_t end, real* sums,
 ) noexcept nogil:
-    """sums = the sum of `count` rows of dz, in columns begin to end."""
+    """sums = the sum of `count` rows of dz over the size of a window, in columns begin to end."""
     cdef vec sum[GROUP]
+    cdef vec size = splat(<real> (g.kh * g.kw))
     cdef Py_ssize_t w = begin, u
     cdef real one
     cdef int i
@@ -696,20 +697,20 @@ cdef inline void sum_rows(
             for i in range(GROUP):
                 sum[i] = add(sum[i], load(dz + u * g.Q + w + i * LANES))
         for i in range(GROUP):
-            store(sums + w + i * LANES, sum[i])
+            store(sums + w + i * LANES, sum[i] / size)
         w += GROUP * LANES
     while w < end:
         if g.end - (dz + (count - 1) * g.Q + w) >= LANES:
             sum[0] = load(dz + w)
             for u in range(1, count):
                 sum[0] = add(sum[0], load(dz + u * g.Q + w))
-            store(sums + w, where(first_lanes(min(<Py_ssize_t> LANES, end - w)), sum[0]))
+            store(sums + w, where(first_lanes(min(<Py_ssize_t> LANES, end - w)), sum[0] / size))
             w += LANES
         else:
             one = dz[w]
             for u in range(1, count):
                 one += dz[u * g.Q + w]
-            sums[w] = one
+            sums[w] = one / <real> (g.kh * g.kw)
             w += 1
 
 
@@ -718,7 +719,6 @@ cdef inline void spread(
 ) noexcept nogil:
     """A phase of a row of the image, n vectors of it, from the sums of the windows in its rows."""
     cdef vec total[GROUP]
-    cdef vec size = splat(<real> (g.kh * g.kw))
     cdef int i
     for i in range(n):
         total[i] = load(sums - most + i * LANES)
@@ -727,7 +727,7 @@ cdef inline void spread(
         for i in range(n):
             total[i] = add(total[i], load(sums - most + i * LANES))
     for i in range(n):
-        store(out + i * LANES, total[i] / size)
+        store(out + i * LANES, total[i])
 
 
 cdef void spread_planes(
@@ -762,8 +762,9 @@ cdef void spread_planes(
 cdef inline void sum_planes(
     const Window* g, Py_ssize_t planes, const real* dz, Py_ssize_t count, real* sums,
 ) noexcept nogil:
-    """sums[q, lane] = the sum of `count` rows of dz in a plane, for all columns up to the image's last."""
+    """sums[q, lane] = the same of each plane, and zeros up to the last column of the image."""
     cdef vec sum[LANES]
+    cdef vec size = splat(<real> (g.kh * g.kw))
     cdef const real* x
     cdef Py_ssize_t j = 0, lane, u
     while j < g.Q:
@@ -776,14 +777,14 @@ cdef inline void sum_planes(
                 x += g.source_plane
         transpose(sum)
         for lane in range(LANES):
-            store(sums + (j + lane) * LANES, sum[lane])
+            store(sums + (j + lane) * LANES, sum[lane] / size)
         j += LANES
     for j in range(g.Q, g.strip):
         store(sums + j * LANES, splat(0))
 
 
 cdef inline void along_row_of_planes(const Window* g, const real* sums, real* row) noexcept nogil:
-    cdef vec total, size = splat(<real> (g.kh * g.kw))
+    cdef vec total
     cdef Py_ssize_t w = 0, c, most
     while w < g.W:
         for c in range(min(g.sw, g.W - w)):
@@ -792,6 +793,6 @@ cdef inline void along_row_of_planes(const Window* g, const real* sums, real* ro
             while most >= 0:
                 total = add(total, load(sums - most * LANES))
                 most -= 1
-            store(row + (w + c) * LANES, total / size)
+            store(row + (w + c) * LANES, total)
         w += g.sw
         sums += LANES
