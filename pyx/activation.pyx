@@ -1,11 +1,10 @@
 """Activations, softmax and losses.
 
 All arrays of a call have one shape and may have any: the kernels see them flat, or as rows. Work
-items are blocks of a fixed size; what is summed is summed a block at a time, and then over blocks
+items are blocks of fixed sizes; what is summed is summed a block at a time, and then over blocks
 in order.
 """
 
-from cython.parallel cimport prange
 from libc.math cimport log
 from libc.stdlib cimport free
 
@@ -13,8 +12,7 @@ from buffers cimport bytes_of, start_of
 from elementary cimport (
     NORMAL_TAIL, at_least, below, differ, exp_negative, normal_below, sigmoid_and_slope, sigmoid_of,
 )
-from scratch cimport allocate
-from signals cimport PyErr_CheckSignals
+from parallel cimport allocate, run_items
 from simd cimport (
     LANES, above, add, choose, first_lanes, horizontal_maximum, horizontal_sum, larger, load,
     multiply_add, real, splat, store, subtract, vec, where,
@@ -28,8 +26,9 @@ cdef extern from *:
     real LARGEST
 
 cdef enum:
-    BLOCK = 1 << 12  # numbers an item: 16 or 32 KB, and sums of so many are added to a double
-    BLOCKS_BETWEEN_SIGNALS = 1 << 13  # a tenth of a second
+    BLOCK = 1 << 12  # numbers: 16 or 32 KB, and sums of so many are added to a double
+    BLOCKS_AN_ITEM = 4  # with one, 0.3 us of work, fetching items ate a third of what a second thread saves
+    MACS_A_NUMBER = 32  # what takes as long as the slowest operation does
     RELU, RELU_GRADIENT, SIGMOID, SIGMOID_GRADIENT, TANH_GRADIENT, GELU, GELU_GRADIENT, SWISH
     SWISH_GRADIENT, SQUARED_ERROR, SCALED_DIFFERENCE
     SOFTMAX, SOFTMAX_GRADIENT, CROSS_ENTROPY, CROSS_ENTROPY_GRADIENT
@@ -41,38 +40,45 @@ cdef struct Operands:
     real* out
     real factor
     Py_ssize_t size, columns
+    Py_ssize_t block, blocks  # numbers of each, and how many
     double count  # numbers, or rows, that a loss is a mean over
+    double* sums  # of each block
+    int op
 
 
 cdef double run(int op, x, y, out, double factor, Py_ssize_t columns, int threads) except? -1:
     """Apply an operation to x, y and out (y and out may be None); the sum of its blocks' sums."""
     cdef Operands o
-    cdef Py_ssize_t block, blocks, block_size, first, last
-    cdef double total = 0
-    cdef double* sums
+    cdef Py_ssize_t block, blocks, items
+    cdef double total = 0, one = 0
+    cdef double* sums = &one
     o.x = <const real*> start_of(x)
     o.y = o.x if y is None else <const real*> start_of(y)
     o.out = NULL if out is None else <real*> start_of(out)
-    o.size, o.columns, o.factor = bytes_of(x) // <Py_ssize_t> sizeof(real), columns, <real> factor
+    o.size, o.columns, o.factor, o.op = bytes_of(x) // <Py_ssize_t> sizeof(real), columns, <real> factor, op
     o.count = <double> o.size / columns
-    block_size = max(<Py_ssize_t> 1, BLOCK // columns) * columns
-    blocks = (o.size + block_size - 1) // block_size
-    if blocks <= 1 and threads <= 1:
-        return apply(op, &o, 0, o.size)
-    sums = <double*> allocate(1, blocks * sizeof(double))
+    o.block = max(<Py_ssize_t> 1, BLOCK // columns) * columns
+    blocks = (o.size + o.block - 1) // o.block
+    if blocks > 1:
+        sums = <double*> allocate(1, blocks * sizeof(double))
+    o.sums, o.blocks = sums, blocks
+    items = (blocks + BLOCKS_AN_ITEM - 1) // BLOCKS_AN_ITEM
     try:
-        for first in range(0, blocks, BLOCKS_BETWEEN_SIGNALS):
-            last = min(blocks, first + BLOCKS_BETWEEN_SIGNALS)
-            with nogil:
-                for block in prange(first, last, schedule="static", num_threads=threads):
-                    sums[block] = apply(op, &o, block * block_size,
-                                        min(o.size, (block + 1) * block_size))
-            PyErr_CheckSignals()
+        run_items(blocks_item, &o, items, <double> MACS_A_NUMBER * o.size, 0, threads)
         for block in range(blocks):
             total += sums[block]
     finally:
-        free(sums)
+        if blocks > 1:
+            free(sums)
     return total
+
+
+cdef int blocks_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
+    cdef const Operands* o = <const Operands*> problem
+    cdef Py_ssize_t block
+    for block in range(item * BLOCKS_AN_ITEM, min(o.blocks, (item + 1) * BLOCKS_AN_ITEM)):
+        o.sums[block] = apply(o.op, o, block * o.block, min(o.size, (block + 1) * o.block))
+    return 0
 
 
 cdef double apply(int op, const Operands* o, Py_ssize_t first, Py_ssize_t last) noexcept nogil:

@@ -18,9 +18,8 @@ cdef enum:
     CACHE_LINE = 64
     # Scratch of a call on one thread that the stack holds: malloc and free took 0.1 us of a tiny call.
     STACK_SCRATCH = 1 << 13
-    # Under half a second of multiply-adds on the slowest level, or of numbers read.
+    # Under half a second on the slowest level.
     MACS_BETWEEN_SIGNALS = 1 << 30
-    READS_BETWEEN_SIGNALS = 1 << 28
 
 
 cdef inline Py_ssize_t round_to_line(Py_ssize_t size) noexcept nogil:

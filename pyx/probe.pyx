@@ -2,9 +2,7 @@
 against it; no layer uses it.
 """
 
-from cython.parallel cimport prange
-
-from signals cimport PyErr_CheckSignals
+from parallel cimport run_items
 from simd cimport LANES, horizontal_sum, load, multiply_add, real, splat, store, vec
 
 cdef enum:
@@ -12,17 +10,27 @@ cdef enum:
     CHAINS = 12
 
 
+cdef struct Probe:
+    const real* source
+    real* target
+    Py_ssize_t size, times, parts
+
+
 def multiply_adds(real[::1] out, Py_ssize_t rounds, int threads):
     """On each thread `rounds` times 12 vectors of independent multiply-adds. Returns the operations.
 
     out (out) is (threads,): what they come to, so that no compiler can leave them out.
     """
-    cdef Py_ssize_t item, items = out.shape[0]
-    with nogil:
-        for item in prange(items, schedule="static", num_threads=threads):
-            out[item] = chains(rounds)
-    PyErr_CheckSignals()
-    return 2 * CHAINS * LANES * rounds * items
+    cdef Probe p
+    p.target, p.times, p.parts = &out[0], rounds, out.shape[0]
+    run_items(chains_item, &p, p.parts, 0, 0, threads)
+    return 2 * CHAINS * LANES * rounds * p.parts
+
+
+cdef int chains_item(const void* problem, Py_ssize_t part, char* scratch) noexcept nogil:
+    cdef const Probe* p = <const Probe*> problem
+    p.target[part] = chains(p.times)
+    return 0
 
 
 cdef real chains(Py_ssize_t rounds) noexcept nogil:
@@ -44,12 +52,16 @@ cdef real chains(Py_ssize_t rounds) noexcept nogil:
 
 def copy(const real[::1] source, real[::1] target, Py_ssize_t times, int threads):
     """target = source, `times` times, each thread its own part. source (in), target (out)."""
-    cdef Py_ssize_t item, size = source.shape[0]
-    with nogil:
-        for item in prange(threads, schedule="static", num_threads=threads):
-            copy_part(&source[0] + size * item // threads, &target[0] + size * item // threads,
-                      size * (item + 1) // threads - size * item // threads, times)
-    PyErr_CheckSignals()
+    cdef Probe p
+    p.source, p.target, p.size, p.times, p.parts = &source[0], &target[0], source.shape[0], times, threads
+    run_items(copy_item, &p, p.parts, 0, 0, threads)
+
+
+cdef int copy_item(const void* problem, Py_ssize_t part, char* scratch) noexcept nogil:
+    cdef const Probe* p = <const Probe*> problem
+    cdef Py_ssize_t first = p.size * part // p.parts
+    copy_part(p.source + first, p.target + first, p.size * (part + 1) // p.parts - first, p.times)
+    return 0
 
 
 cdef void copy_part(

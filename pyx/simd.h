@@ -44,24 +44,31 @@ static inline vec subtract(vec a, vec b) { return a - b; }
 /* sum + a * b, fused where the instruction set has it. */
 static inline vec multiply_add(vec sum, vec a, vec b) { return sum + a * b; }
 #if FASTCONV_VECTOR_BYTES == 16 && defined(FASTCONV_FLOAT64)
+#define FASTCONV_LANES(f, b) f(0, b), f(1, b)
 #define FASTCONV_EVEN 0, 2
 #define FASTCONV_ODD 1, 3
 #define FASTCONV_LOW 0, 2
 #define FASTCONV_HIGH 1, 3
 #define FASTCONV_BLEND 0, 3
 #elif FASTCONV_VECTOR_BYTES == 16 || (FASTCONV_VECTOR_BYTES == 32 && defined(FASTCONV_FLOAT64))
+#define FASTCONV_LANES(f, b) f(0, b), f(1, b), f(2, b), f(3, b)
 #define FASTCONV_EVEN 0, 2, 4, 6
 #define FASTCONV_ODD 1, 3, 5, 7
 #define FASTCONV_LOW 0, 4, 1, 5
 #define FASTCONV_HIGH 2, 6, 3, 7
 #define FASTCONV_BLEND 0, 5, 2, 7
 #elif FASTCONV_VECTOR_BYTES == 32 || defined(FASTCONV_FLOAT64)
+#define FASTCONV_LANES(f, b) \
+    f(0, b), f(1, b), f(2, b), f(3, b), f(4, b), f(5, b), f(6, b), f(7, b)
 #define FASTCONV_EVEN 0, 2, 4, 6, 8, 10, 12, 14
 #define FASTCONV_ODD 1, 3, 5, 7, 9, 11, 13, 15
 #define FASTCONV_LOW 0, 8, 1, 9, 2, 10, 3, 11
 #define FASTCONV_HIGH 4, 12, 5, 13, 6, 14, 7, 15
 #define FASTCONV_BLEND 0, 9, 2, 11, 4, 13, 6, 15
 #else
+#define FASTCONV_LANES(f, b)                                                   \
+    f(0, b), f(1, b), f(2, b), f(3, b), f(4, b), f(5, b), f(6, b), f(7, b),    \
+    f(8, b), f(9, b), f(10, b), f(11, b), f(12, b), f(13, b), f(14, b), f(15, b)
 #define FASTCONV_EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
 #define FASTCONV_ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
 #define FASTCONV_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
@@ -93,6 +100,26 @@ static inline real horizontal_sum(vec a)
 /* a[0], b[0], a[1], b[1], ...: the first LANES of these, and the last. */
 static inline vec low(vec a, vec b) { return FASTCONV_SHUFFLE(a, b, FASTCONV_LOW); }
 static inline vec high(vec a, vec b) { return FASTCONV_SHUFFLE(a, b, FASTCONV_HIGH); }
+
+/* Exchange the rows and columns of LANES vectors: first blocks of one number, then of two, four, ...
+ * On AVX2 that is one or two instructions a pair, where `low` and `high` take two each. */
+#define FASTCONV_UPPER(k, b) ((k) & (b) ? LANES + (k) - (b) : (k))
+#define FASTCONV_LOWER(k, b) ((k) & (b) ? LANES + (k) : ((k) + (b)) % (2 * LANES))
+#define FASTCONV_EXCHANGE(b)                                                                   \
+    for (int i = 0; LANES > b && i < LANES; i++)                                               \
+        if (!(i & b)) {                                                                        \
+            vec upper = corner[i], lower = corner[(i + b) % LANES];                            \
+            corner[i] = FASTCONV_SHUFFLE(upper, lower, FASTCONV_LANES(FASTCONV_UPPER, b));     \
+            corner[(i + b) % LANES] =                                                          \
+                FASTCONV_SHUFFLE(upper, lower, FASTCONV_LANES(FASTCONV_LOWER, b));             \
+        }
+static inline void transpose(vec *corner)
+{
+    FASTCONV_EXCHANGE(1)
+    FASTCONV_EXCHANGE(2)
+    FASTCONV_EXCHANGE(4)
+    FASTCONV_EXCHANGE(8)
+}
 
 /* to[0], to[2], ... = a[0], a[1], ...; what lies between them stays, and beyond the last nothing is
  * touched: it may be another thread's. */
@@ -143,6 +170,13 @@ static inline lane_ints choose_lanes(lane_ints mask, lane_ints a, lane_ints b)
 static inline vec choose(lane_ints mask, vec a, vec b)
 {
     return (vec)choose_lanes(mask, (lane_ints)a, (lane_ints)b);
+}
+static inline lane_ints as_lanes(vec a) { return (lane_ints)a; }
+static inline vec as_numbers(lane_ints a) { return (vec)a; }
+/* a is above b, NaN above all, or neither is and its place comes first. */
+static inline lane_ints beats(vec a, vec b, lane_ints place, lane_ints other)
+{
+    return above_or_nan(a, b) | (~above_or_nan(b, a) & (place < other));
 }
 static inline vec larger(vec a, vec b) { return choose(a > b, a, b); }
 static inline real horizontal_maximum(vec a)

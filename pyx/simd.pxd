@@ -38,15 +38,7 @@ cdef extern from "simd.h" nogil:
     lane_ints first_lanes(Py_ssize_t count)
     vec load_strided(const real* x, Py_ssize_t step)
     void store_bytes(uint8_t* target, lane_ints value)
-
-
-cdef inline void transpose(vec* corner) noexcept nogil:
-    """Exchange rows and columns: shuffle the halves together, like cards, log2(LANES) times."""
-    cdef vec shuffled[LANES]
-    cdef int _times, i
-    for _times in range(LANES_LOG2):
-        for i in range(LANES // 2):
-            shuffled[2 * i] = low(corner[i], corner[LANES // 2 + i])
-            shuffled[2 * i + 1] = high(corner[i], corner[LANES // 2 + i])
-        for i in range(LANES):
-            corner[i] = shuffled[i]
+    lane_ints as_lanes(vec a)
+    vec as_numbers(lane_ints a)
+    lane_ints beats(vec a, vec b, lane_ints place, lane_ints other)
+    void transpose(vec* corner)

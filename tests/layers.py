@@ -144,6 +144,7 @@ FUNCTIONS = [
              lambda V, **rest: F.batchnorm2d_eval(**rest, V=V, eps=100.0)),
     Function("batchnorm2d_backward", {"dLdBZ": _IMAGE, "Z": _IMAGE, "BW": (1, 3, 1, 1)},
              lambda **arrays: F.batchnorm2d_backward(**arrays, workspace=_norm_workspace())),
+    Function("scale_channels", {"A": _IMAGE, "factors": (2, 3)}, F.scale_channels),
     Function("upsample", {"A": _IMAGE}, lambda A: F.upsample(A, 3, 2)),
     Function("upsample_backward", {"dLdZ": (2, 3, 7, 10)},
              lambda dLdZ: F.upsample_backward(dLdZ, 3, (2, 3, 3, 4))),

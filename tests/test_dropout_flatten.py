@@ -6,6 +6,7 @@ from numpy.testing import assert_array_equal
 
 import fastconv as fc
 import oracles
+from fastconv import functional as F
 
 
 @pytest.mark.parametrize("p", [0, 0.1, 0.5, 0.9])
@@ -47,6 +48,26 @@ def test_dropout_in_eval_returns_its_input_and_keeps_the_mask(rng):
     assert before[1] == after[1]
     assert_array_equal(layer.mask, mask)
     assert_array_equal(layer.backward(delta), gradient)
+
+
+@pytest.mark.parametrize("size", [1, 7, 40, 1000])
+def test_scaled_channels_equal_numpy(backend, dtype, rng, size):
+    A, factors = (rng.standard_normal(s).astype(dtype) for s in ((5, 6, 1, size), (5, 6)))
+    A[0, 0, 0, 0], A[1, 2, 0, size - 1], factors[1, 2], factors[3, 3] = -0.0, np.inf, 0, np.nan
+    with np.errstate(invalid="ignore"):
+        expected = A * factors[:, :, None, None]
+    found = F.scale_channels(A, factors)
+    assert_array_equal(found, expected, strict=True)
+    assert_array_equal(np.signbit(found[~np.isnan(found)]), np.signbit(expected[~np.isnan(expected)]))
+    assert F.scale_channels(A, factors, "float64").dtype == np.float64
+
+
+def test_scaled_channels_want_a_factor_each(backend):
+    with pytest.raises(ValueError, match=r"factors has shape \(3, 2\)"):
+        F.scale_channels(np.ones((2, 3, 4, 5)), np.ones((3, 2)))
+    with pytest.raises(TypeError, match="dtype"):
+        F.scale_channels(np.ones((2, 3, 4, 5)), np.ones((2, 3)), "int32")
+    assert F.scale_channels(np.ones((0, 3, 4, 5)), np.ones((0, 3))).shape == (0, 3, 4, 5)
 
 
 def test_dropout_of_infinity():

@@ -195,6 +195,24 @@ def test_every_width_around_whole_vectors(backend, dtype, rng, kernel, stride):
         assert_mean_equals_definition(np.nan_to_num(A), (kernel,) * 2, (stride,) * 2, dLdZ)
 
 
+@pytest.mark.parametrize("planes", [1, 7, 9, 33])  # around whole vectors of them
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride"),
+    [((7, 7), 2, 2), ((7, 5), 3, 1), ((6, 17), 3, 3), ((12, 12), 3, 2), ((20, 3), 3, 1), ((8, 70), 4, 3),
+     ((9, 9), 2, 4), ((18, 19), 17, 3), ((5, 300), 4, 3), ((1, 1), 1, 1)],
+    ids=str,
+)
+def test_small_planes_side_by_side(backend, dtype, rng, planes, size, kernel, stride):
+    kernel = min(kernel, size[0]), kernel
+    shape, stride = (planes, 1, *size), (stride, stride)
+    A = oracles.small_integers(rng, shape, dtype)
+    dLdZ = oracles.small_integers(rng, out_shape(shape, kernel, stride), dtype)
+    assert_mean_equals_definition(A, kernel, stride, dLdZ)
+    A[rng.random(shape) < 0.1] = np.nan
+    A[rng.random(shape) < 0.1] = -np.inf
+    assert_max_equals_definition(A, kernel, stride, dLdZ)
+
+
 def test_ties_go_to_the_first_beside_a_nan(backend, dtype, rng):
     A = rng.choice(np.array([-0.0, 0.0, 0.0, np.nan], dtype), (2, 3, 9, 41))
     for kernel, stride in ((2, 2), (3, 1), (3, 2), (4, 3)):

@@ -169,6 +169,11 @@ def batch_norm_gradient(
 
 
 @_in_silence
+def scale_planes(x: Array, factors: Array, out: Array, threads: int) -> None:
+    np.multiply(x, factors.reshape(*x.shape[:2], 1, 1), out=out)
+
+
+@_in_silence
 def relu(x: Array, out: Array, threads: int) -> None:
     np.maximum(x, 0, out=out)
 

@@ -29,7 +29,7 @@ _FAMILIES = {
     "winograd": ("winograd",),
     "winograd_weights": ("winograd_weights",),
     "pool": ("max_pool", "max_pool_gradient", "mean_pool", "mean_pool_gradient"),
-    "norm": ("batch_norm", "batch_norm_eval", "batch_norm_gradient"),
+    "norm": ("batch_norm", "batch_norm_eval", "batch_norm_gradient", "scale_planes"),
     "activation": (
         "relu", "relu_gradient", "sigmoid", "sigmoid_gradient", "tanh_gradient", "gelu", "gelu_gradient",
         "swish", "swish_gradient", "softmax", "softmax_gradient",
@@ -57,6 +57,7 @@ class KernelSet:
     batch_norm_gradient: Callable[
         [Array, Array, Array, float, Array, Array, Array, Array, Array, int], None
     ]
+    scale_planes: Callable[[Array, Array, Array, int], None]
     relu: Callable[[Array, Array, int], None]
     relu_gradient: Callable[[Array, Array, Array, int], None]
     sigmoid: Callable[[Array, Array, int], None]

@@ -28,6 +28,7 @@ from .norm import (
     batchnorm2d_backward,
     batchnorm2d_eval,
     batchnorm2d_forward,
+    scale_channels,
 )
 from .pool import (
     PoolWorkspace,
@@ -64,6 +65,7 @@ __all__ = [
     "mse_backward",
     "relu",
     "relu_backward",
+    "scale_channels",
     "sigmoid",
     "sigmoid_backward",
     "softmax",

@@ -1,4 +1,4 @@
-"""Batch normalisation of the channels of 2-D images (Ioffe and Szegedy, 2015)."""
+"""Batch normalisation of the channels of 2-D images (Ioffe and Szegedy, 2015), and scaled channels."""
 
 from __future__ import annotations
 
@@ -101,6 +101,37 @@ def batchnorm2d_backward(
         dscale.astype(parameter).reshape(1, -1, 1, 1),
         dshift.astype(parameter).reshape(1, -1, 1, 1),
     )
+
+
+def scale_channels(A: Any, factors: Any, dtype: Any = None) -> Array:
+    """Multiply each channel of each image by a factor of its own.
+
+    Parameters
+    ----------
+    A : array_like (N, C, H, W)
+    factors : array_like (N, C) or (N, C, 1, 1)
+    dtype : {"float64", "float32"}, optional
+        To compute in. Default: what NumPy promotes A and factors to, narrowed to one of these.
+
+    Returns
+    -------
+    ndarray (N, C, H, W)
+        Zero times an infinity or NaN is NaN.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A or factors is no array of real numbers, or shapes do not fit; dtype is neither.
+    """
+    a, by = check.array("A", A, 4), check.array("factors", factors)
+    check.not_empty("A", a)
+    if by.shape not in (a.shape[:2], (*a.shape[:2], 1, 1)):
+        raise ValueError(f"factors has shape {by.shape}, but A has {a.shape}: one for each image and channel")
+    real = check.real_dtype(a, by) if dtype is None else check.parameter_dtype(dtype)
+    out = check.empty("the result", a.shape, real)
+    if a.size:
+        kernels(real).scale_planes(check.ready(a, real), check.ready(by, real), out, threads_for(a.size))
+    return out
 
 
 def _prepare(Z: Any, BW: Any, Bb: Any) -> tuple[Array, Array, Array, np.dtype[Any]]:

@@ -57,17 +57,21 @@ class BatchNorm2d(Layer):
         if eval:
             return F.batchnorm2d_eval(Z, self.BW, self.Bb, self.running_M, self.running_V, self.eps)
         BZ, workspace = F.batchnorm2d_forward(Z, self.BW, self.Bb, self.eps)
-        M, V = (x.astype(BZ.dtype).reshape(1, -1, 1, 1) for x in workspace)
+        shape = 1, BZ.shape[1], 1, 1
+        M = workspace.mean.astype(BZ.dtype).reshape(shape)
+        V = workspace.var.astype(BZ.dtype).reshape(shape)
         if BZ.size:
-            averages = tuple(
-                self.alpha * check.vector(name, value, M.size, "Z").reshape(M.shape) + (1 - self.alpha) * new
-                for name, value, new in (
-                    ("running_M", self.running_M, M), ("running_V", self.running_V, V)
-                )
-            )
-            self.running_M, self.running_V = averages
-        self.Z, self.N, self.M, self.V, self._workspace = Z, len(BZ), M, V, workspace
+            running_M = self._moved("running_M", self.running_M, M)
+            self.running_V = self._moved("running_V", self.running_V, V)
+            self.running_M = running_M
+        self.Z, self.N, self.M, self.V, self._workspace = Z, BZ.shape[0], M, V, workspace
         return BZ
+
+    def _moved(self, name: str, average: Any, new: Array) -> Array:
+        if type(average) is not np.ndarray or average.shape != new.shape or average.dtype is not new.dtype:
+            average = check.vector(name, average, new.size, "Z").reshape(new.shape)
+        moved: Array = self.alpha * average + (1 - self.alpha) * new
+        return moved
 
     def backward(self, dLdBZ: Any) -> Array:
         check.saved(self, workspace=self._workspace)

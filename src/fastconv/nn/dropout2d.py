@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import _check as check
+from .. import functional as F
 from .._check import Array
 from .layer import Layer
 
@@ -53,6 +54,4 @@ class Dropout2d(Layer):
 
     def _scaled(self, a: Array, mask: Array, dtype: np.dtype[Any]) -> Array:
         # With p = 1 nothing is kept, so there is nothing to scale.
-        factors = (mask / max(1 - self.p, np.finfo(dtype).tiny)).astype(dtype)
-        out: Array = np.multiply(a, factors, dtype=dtype, casting="unsafe", order="C")
-        return out
+        return F.scale_channels(a, mask / max(1 - self.p, float(np.finfo(dtype).tiny)), dtype)
