@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import dataclasses
 import json
 import threading
 
@@ -115,7 +114,7 @@ def test_the_chosen_kernels_run(monkeypatch):
     # The sets hold the functions themselves, so the spy must be in the set.
     pure = backends._BACKENDS["pure"]
     correlate = pure["d"].correlate
-    monkeypatch.setitem(pure, "d", dataclasses.replace(pure["d"], correlate=spy))
+    monkeypatch.setitem(pure, "d", pure["d"]._replace(correlate=spy))
     A, W = np.ones((1, 1, 4)), np.ones((1, 1, 2))
     for name, expected in (("compiled", 0), ("pure", 1)):
         with use_backend(name):

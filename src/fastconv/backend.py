@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _kernels, pure
+from . import _kernels
 from ._choice import Choice
 from ._kernels import KernelSet
 
@@ -27,7 +27,18 @@ SERIAL_BELOW = 1 << 18
 MOST_THREADS = 1024
 
 _PURE_BUILD = find_spec("fastconv._pure_build") is not None
-_PURE = {char: KernelSet.of(pure) for char in "fd"}
+
+
+class _Backends(dict[str, dict[str, KernelSet]]):
+    """The kernels of each backend by dtype character. The pure ones are imported when first asked for."""
+
+    def __missing__(self, name: str) -> dict[str, KernelSet]:
+        if name != "pure":
+            raise KeyError(name)
+        from . import pure
+
+        self[name] = {char: KernelSet.of(pure) for char in "fd"}
+        return self[name]
 
 
 def _choose_isa() -> tuple[str, list[str]]:
@@ -58,22 +69,22 @@ def _initial_threads() -> int:
     return asked or int(_kernels.cpu().default_threads())
 
 
-def _initial_backends() -> tuple[dict[str, dict[str, KernelSet]], str, str | None, list[str]]:
+def _initial_backends() -> tuple[_Backends, str, str | None, list[str]]:
     wanted = os.environ.get("FASTCONV_BACKEND", "")
     if wanted not in ("", "compiled", "pure"):
         raise ValueError(f"FASTCONV_BACKEND must be 'compiled' or 'pure', not {wanted!r}")
     if wanted == "compiled" and _PURE_BUILD:
         raise ImportError("FASTCONV_BACKEND='compiled' cannot be met: this build has only 'pure'")
     if _PURE_BUILD:
-        return {"pure": _PURE}, "pure", None, []
+        return _Backends(), "pure", None, []
     try:
         isa, present = _choose_isa()
         compiled = _kernels.load(isa)
     except ImportError:
         if wanted == "pure":  # asked for, so nothing that is missing is missed
-            return {"pure": _PURE}, "pure", None, []
+            return _Backends(), "pure", None, []
         raise
-    return {"compiled": compiled, "pure": _PURE}, wanted or "compiled", isa, present
+    return _Backends(compiled=compiled), wanted or "compiled", isa, present
 
 
 _BACKENDS, _initial, ISA, ISA_PRESENT = _initial_backends()
@@ -88,7 +99,7 @@ def kernels(dtype: np.dtype[Any]) -> KernelSet:
 
 
 def _check_present(name: str) -> None:
-    if _choice.check(name) not in _BACKENDS:
+    if _choice.check(name) == "compiled" and "compiled" not in _BACKENDS:
         raise ImportError("backend 'compiled' is not there: this copy has only 'pure'")
 
 

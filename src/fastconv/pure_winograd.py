@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.polynomial import polynomial
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
@@ -29,8 +28,8 @@ def _matrices(taps: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDAr
     A, B, G = _powers(7 - taps), np.zeros((6, 6)), _powers(taps)
     G[:5] /= [[np.prod(point - rest)] for point, rest in zip(_POINTS, others)]
     for i in range(5):
-        B[:5, i] = polynomial.polyfromroots(others[i])
-    B[:, 5] = polynomial.polyfromroots(_POINTS)
+        B[:5, i] = np.poly(others[i])[::-1]
+    B[:, 5] = np.poly(_POINTS)[::-1]
     return A, B, G
 
 

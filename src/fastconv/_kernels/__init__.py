@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._check import Array, Pair
 
@@ -39,8 +38,7 @@ _FAMILIES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class KernelSet:
+class KernelSet(NamedTuple):
     """The kernels for one dtype. `pyx/` documents the arguments of each, `pure` has them in NumPy."""
 
     correlate: Callable[[Array, Array, Array | None, Array, Pair, Pair, Pair, int], None]
@@ -79,7 +77,7 @@ class KernelSet:
     @classmethod
     def of(cls, source: Any) -> KernelSet:
         """The set whose kernels are attributes of `source`."""
-        return cls(*(getattr(source, field.name) for field in fields(cls)))
+        return cls(*(getattr(source, name) for name in cls._fields))
 
 
 def cpu() -> Any:
