@@ -2,8 +2,8 @@
 
 `correlate` is both, for every convolution of the package, strided and transposed ones included
 (functional/conv.py says which arguments make which). taps.pxd tells where it reads, tile.pxd how it
-multiplies. It runs over work items whose cut and order depend on the problem alone, so results are
-the same bits on any number of threads.
+multiplies, small.pxd is another way for small images. In what order a result is summed depends on the
+problem alone, so results are the same bits on any number of threads.
 """
 
 from parallel cimport MACS_BETWEEN_SIGNALS, carve, round_to_line, run_items
@@ -134,7 +134,9 @@ cdef int correlate_phase(Problem* p, int threads) except -1:
 cdef Py_ssize_t correlate_scratch(const Problem* p) noexcept nogil:
     """Bytes that `correlate_item` carves from its scratch."""
     cdef Py_ssize_t taps = chunk_taps(&p.grid)
-    cdef Py_ssize_t width = WIDEST if p.O == 1 or p.rows < 6 else 4 * LANES
+    # Of the widest tile: the last part may have fewer rows, and so wider tiles, than the others.
+    cdef Py_ssize_t last = p.O - (p.row_parts - 1) * p.rows
+    cdef Py_ssize_t width = max(vectors_for(even_rows(p.rows, 6)), vectors_for(even_rows(last, 6))) * LANES
     return (
         round_to_line(prepared_size(&p.grid) * sizeof(real))
         + 3 * round_to_line(taps * sizeof(Py_ssize_t))
