@@ -9,7 +9,7 @@ import pytest
 from support import output_of
 
 SCRIPT = """
-import dataclasses, os, signal, threading, time
+import os, signal, threading, time
 import numpy as np
 import fastconv as fc
 from fastconv import backend
@@ -76,7 +76,7 @@ assert np.array_equal(layer.backward(Z), dLdA)
 # The gradient with respect to A comes first; without it the signal meets that of the weights.
 WEIGHTS = """
 kernels = backend.kernels(np.dtype("f8"))
-backend._BACKENDS[fc.get_backend()]["d"] = dataclasses.replace(kernels, correlate=lambda *_: None)
+backend._BACKENDS[fc.get_backend()]["d"] = kernels._replace(correlate=lambda *_: None)
 layer.A = A
 interrupted(layer, lambda: layer.backward(dLdZ))
 backend._BACKENDS[fc.get_backend()]["d"] = kernels
