@@ -15,7 +15,7 @@ from elementary cimport (
 from parallel cimport allocate, run_items
 from simd cimport (
     LANES, above, add, choose, first_lanes, horizontal_maximum, horizontal_sum, larger, load,
-    multiply_add, real, splat, store, subtract, vec, where,
+    misaligned, multiply_add, real, splat, store, subtract, vec, where,
 )
 
 cdef extern from *:
@@ -170,6 +170,10 @@ cdef inline double each(const int op, const Operands* o, Py_ssize_t first, Py_ss
     cdef Py_ssize_t i = first, k
     cdef real x[16]
     cdef real y[16]
+    if op != SWISH_GRADIENT and op != SQUARED_ERROR and i + LANES <= last and misaligned(o.out + i):
+        # From here on no store crosses a cache line; what lies between is computed twice.
+        result_of(op, o, o.x + i, o.y + i, o.out + i, &sums)
+        i += LANES - misaligned(o.out + i)
     while i + 2 * LANES <= last:  # two in flight: one alone waits for its own results
         result_of(op, o, o.x + i, o.y + i, o.out + i, &sums)
         result_of(op, o, o.x + i + LANES, o.y + i + LANES, o.out + i + LANES, &more)

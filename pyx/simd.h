@@ -130,6 +130,12 @@ static inline void store_even(real *to, vec a)
     store(to + LANES - 1, FASTCONV_SHUFFLE(last, high(a, a), FASTCONV_BLEND));
 }
 
+/* Numbers since the last address that is a multiple of a vector's size. */
+static inline ptrdiff_t misaligned(const real *at)
+{
+    return (ptrdiff_t)((uintptr_t)at % FASTCONV_VECTOR_BYTES / sizeof(real));
+}
+
 /* Copy `count` numbers between places that do not overlap. Rows of images are mostly short, and a
  * call of memcpy takes longer than this. */
 static inline void copy_run(real *to, const real *from, ptrdiff_t count)

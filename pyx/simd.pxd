@@ -23,6 +23,7 @@ cdef extern from "simd.h" nogil:
     vec low(vec a, vec b)
     vec high(vec a, vec b)
     void store_even(real* to, vec a)
+    Py_ssize_t misaligned(const real* at)
     void copy_run(real* to, const real* source, Py_ssize_t count)
     lane_ints load_lanes(const lane_int* source)
     void store_lanes(lane_int* target, lane_ints value)
