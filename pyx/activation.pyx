@@ -14,8 +14,8 @@ from elementary cimport (
 )
 from parallel cimport allocate, run_items
 from simd cimport (
-    LANES, above, add, choose, first_lanes, horizontal_maximum, horizontal_sum, larger, load,
-    misaligned, multiply_add, real, splat, store, subtract, vec, where,
+    LANES, above, add, choose, copy_run, first_lanes, horizontal_maximum, horizontal_sum, larger, load,
+    load_some, misaligned, multiply_add, real, splat, store, store_some, subtract, vec, where,
 )
 
 cdef extern from *:
@@ -167,9 +167,9 @@ def scaled_difference(a, y, double factor, out, int threads):
 
 cdef inline double each(const int op, const Operands* o, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
     cdef vec sums = splat(0), more = splat(0)
-    cdef Py_ssize_t i = first, k
-    cdef real x[16]
-    cdef real y[16]
+    cdef Py_ssize_t i = first
+    cdef real x[LANES]
+    cdef real y[LANES]
     if op != SWISH_GRADIENT and op != SQUARED_ERROR and i + LANES <= last and misaligned(o.out + i):
         # From here on no store crosses a cache line; what lies between is computed twice.
         result_of(op, o, o.x + i, o.y + i, o.out + i, &sums)
@@ -182,14 +182,11 @@ cdef inline double each(const int op, const Operands* o, Py_ssize_t first, Py_ss
         result_of(op, o, o.x + i, o.y + i, o.out + i, &sums)
         i += LANES
     if i < last:  # the last few, on a vector of their own
-        for k in range(LANES):
-            x[k] = o.x[i + k] if i + k < last else 0
-            y[k] = o.y[i + k] if i + k < last else 0
+        store(x, load_some(o.x + i, last - i))
+        store(y, load_some(o.y + i, last - i))
         result_of(op, o, x, y, x, &sums)
         if op != SQUARED_ERROR:
-            for k in range(LANES):
-                if i + k < last:
-                    o.out[i + k] = x[k]
+            copy_run(o.out + i, x, last - i)
     return <double> horizontal_sum(sums) + horizontal_sum(more)
 
 
@@ -269,28 +266,6 @@ cdef double each_row(int op, const Operands* o, Py_ssize_t first, Py_ssize_t las
     return total
 
 
-cdef inline vec load_some(const real* x, Py_ssize_t count, Py_ssize_t readable) noexcept nogil:
-    """The first `count` numbers at x, or LANES of them; what follows is 0, if not read."""
-    cdef real lanes[16]
-    cdef Py_ssize_t k
-    if readable >= LANES:
-        return load(x)
-    for k in range(LANES):
-        lanes[k] = x[k] if k < count else 0
-    return load(lanes)
-
-
-cdef inline void store_some(real* out, vec value, Py_ssize_t count) noexcept nogil:
-    cdef real lanes[16]
-    cdef Py_ssize_t k
-    if count >= LANES:
-        store(out, value)
-        return
-    store(lanes, value)
-    for k in range(count):
-        out[k] = lanes[k]
-
-
 cdef inline real maximum(const real* x, Py_ssize_t columns, Py_ssize_t readable) noexcept nogil:
     """Of a row. NaN is passed over: it makes itself known in the sum of exponentials."""
     cdef vec best = splat(x[0]), more = best
@@ -301,7 +276,7 @@ cdef inline real maximum(const real* x, Py_ssize_t columns, Py_ssize_t readable)
         i += 2 * LANES
     while i < columns:
         best = choose(first_lanes(min(<Py_ssize_t> LANES, columns - i)),
-                      larger(load_some(x + i, columns - i, readable - i), best), best)
+                      larger(load_some(x + i, readable - i), best), best)
         i += LANES
     return horizontal_maximum(larger(best, more))
 
@@ -317,7 +292,7 @@ cdef inline void softmax_row(const int op, const Operands* o, Py_ssize_t at, Py_
     cdef double total = 0
     while i < o.columns:
         rest = o.columns - i
-        a = exp_negative(subtract(load_some(x + i, rest, readable - i), top))
+        a = exp_negative(subtract(load_some(x + i, readable - i), top))
         store_some(out + i, a, last - at - i)
         if rest < LANES:
             a = where(first_lanes(rest), a)
@@ -330,9 +305,9 @@ cdef inline void softmax_row(const int op, const Operands* o, Py_ssize_t at, Py_
     i = 0
     while i < o.columns:
         rest = o.columns - i
-        a = load_some(out + i, rest, last - at - i) * scale
+        a = load_some(out + i, last - at - i) * scale
         if op == CROSS_ENTROPY_GRADIENT:
-            a = (a - load_some(y + i, rest, readable - i)) * scale_rows
+            a = (a - load_some(y + i, readable - i)) * scale_rows
         store_some(out + i, a, last - at - i)
         i += LANES
 
@@ -352,7 +327,7 @@ cdef inline void softmax_gradient_row(const Operands* o, Py_ssize_t at, Py_ssize
             sums = splat(0)
     while i < o.columns:
         rest = o.columns - i
-        inner = load_some(a + i, rest, readable - i) * load_some(dz + i, rest, readable - i)
+        inner = load_some(a + i, readable - i) * load_some(dz + i, readable - i)
         sums = add(sums, where(first_lanes(min(<Py_ssize_t> LANES, rest)), inner))
         i += LANES
     inner = splat(<real> (total + horizontal_sum(add(sums, more))))
@@ -360,7 +335,7 @@ cdef inline void softmax_gradient_row(const Operands* o, Py_ssize_t at, Py_ssize
     while i < o.columns:
         rest = o.columns - i
         store_some(o.out + at + i,
-                   load_some(a + i, rest, readable - i) * (load_some(dz + i, rest, readable - i) - inner),
+                   load_some(a + i, readable - i) * (load_some(dz + i, readable - i) - inner),
                    last - at - i)
         i += LANES
 
@@ -376,8 +351,8 @@ cdef inline double cross_entropy_row(const Operands* o, Py_ssize_t at) noexcept 
     while i < o.columns:
         rest = o.columns - i
         # A difference beyond the range of the dtype would be -inf, and times a zero of y a NaN.
-        d = at_least(subtract(load_some(x + i, rest, readable - i), top), -LARGEST)
-        label = load_some(y + i, rest, readable - i)
+        d = at_least(subtract(load_some(x + i, readable - i), top), -LARGEST)
+        label = load_some(y + i, readable - i)
         e = exp_negative(d)
         if rest < LANES:
             e, label = where(first_lanes(rest), e), where(first_lanes(rest), label)

@@ -14,7 +14,7 @@ from taps cimport (
     Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
     phase_of, phases, prepare, prepared_size, tabulate_pixels, tabulate_taps,
 )
-from tile cimport MAX_ROWS, even_rows, tile_for
+from tile cimport MAX_ROWS, rows_for, tile_for
 
 cdef enum:
     # Output channels that an item sums at once (bounds its scratch).
@@ -135,8 +135,6 @@ cdef int weights_item(const void* problem, Py_ssize_t item, char* scratch) noexc
     cdef Py_ssize_t o_first = part * p.columns
     cdef Py_ssize_t o_count = min(p.O - o_first, p.columns)
     cdef int VN = weight_vectors(o_count)
-    cdef int most_rows = 8 if VN == 1 else 4 if VN == 3 else 6
-    cdef int least_rows = 8 if VN == 1 else 3 if VN == 3 else 4
     cdef Py_ssize_t width = VN * LANES
     cdef Py_ssize_t padded = ceil_div(o_count, width) * width
 
@@ -181,7 +179,7 @@ cdef int weights_item(const void* problem, Py_ssize_t item, char* scratch) noexc
                            outs, count, width, panels)
             t = 0
             while t < tap_count:
-                R = max(least_rows, even_rows(tap_count - t, most_rows))
+                R = rows_for(tap_count - t, VN)
                 for r in range(R):
                     rows[r] = image.data + taps[min(t + r, tap_count - 1)]
                 tile_for(R, VN)(count, rows, pixels, panels, panel_rows,

@@ -17,8 +17,9 @@ from buffers cimport Image, image_of, start_of
 from parallel cimport run_items
 from simd cimport (
     LANES, above, above_or_nan, add, add_lanes, as_lanes, as_numbers, beats, choose, choose_lanes,
-    copy_run, first_lanes, high, horizontal_sum, lane_int, lane_ints, load, load_lanes, load_strided, low,
-    multiply_add, real, splat, splat_lane, store, store_bytes, store_lanes, transpose, vec, where,
+    copy_run, first_lanes, high, horizontal_sum, lane_int, lane_ints, load, load_lanes, load_some,
+    load_strided, low, multiply_add, real, splat, splat_lane, store, store_bytes, store_lanes, store_some,
+    transpose, vec, where,
 )
 
 cdef enum:
@@ -107,27 +108,6 @@ cdef int block_item(const void* problem, Py_ssize_t item, char* scratch) noexcep
                g.places + plane * g.place_plane, <real*> scratch)
         plane += g.side_by_side
     return 0
-
-
-cdef inline void store_some(real* target, vec value, Py_ssize_t count) noexcept nogil:
-    """The first `count` lanes, or all, or none."""
-    cdef real lanes[16]
-    if count >= LANES:
-        store(target, value)
-    elif count > 0:
-        store(lanes, value)
-        copy_run(target, lanes, count)
-
-
-cdef inline vec load_some(const real* x, Py_ssize_t readable) noexcept nogil:
-    """The first `readable` numbers at x and then zeros, or LANES of them."""
-    cdef real lanes[16]
-    cdef Py_ssize_t lane
-    if readable >= LANES:
-        return load(x)
-    for lane in range(LANES):
-        lanes[lane] = x[lane] if lane < readable else 0
-    return load(lanes)
 
 
 # ---- forward -------------------------------------------------------------------------------------

@@ -159,6 +159,28 @@ static inline void copy_run(real *to, const real *from, ptrdiff_t count)
 #undef FASTCONV_COPY
 }
 
+/* The first `readable` numbers and then zeros, or LANES of them. */
+static inline vec load_some(const real *source, ptrdiff_t readable)
+{
+    vec some = {0};
+    if (readable >= LANES)
+        return load(source);
+    for (ptrdiff_t lane = 0; lane < readable; lane++)
+        some[lane] = source[lane];
+    return some;
+}
+/* The first `count` lanes, or all, or none. */
+static inline void store_some(real *target, vec value, ptrdiff_t count)
+{
+    real lanes[LANES];
+    if (count >= LANES) {
+        store(target, value);
+    } else if (count > 0) {
+        store(lanes, value);
+        copy_run(target, lanes, count);
+    }
+}
+
 /* ---- choices, lane by lane ---- */
 
 static inline lane_ints load_lanes(const lane_int *source) { return *(const lane_ints_in_memory *)source; }

@@ -25,6 +25,8 @@ cdef extern from "simd.h" nogil:
     void store_even(real* to, vec a)
     Py_ssize_t misaligned(const real* at)
     void copy_run(real* to, const real* source, Py_ssize_t count)
+    vec load_some(const real* source, Py_ssize_t readable)
+    void store_some(real* target, vec value, Py_ssize_t count)
     lane_ints load_lanes(const lane_int* source)
     void store_lanes(lane_int* target, lane_ints value)
     lane_ints splat_lane(lane_int x)

@@ -8,9 +8,9 @@ stride, and no lane is wasted at the end of a row. The results are transposed ba
 from libc.string cimport memset
 
 from parallel cimport MACS_BETWEEN_SIGNALS, carve, round_to_line
-from simd cimport LANES, copy_run, load, real, splat, store, transpose, vec
+from simd cimport LANES, load, load_some, real, splat, store, store_some, transpose, vec
 from taps cimport Axis, ceil_div, phase_of, phases
-from tile cimport MAX_ROWS, even_rows, tile_for
+from tile cimport MAX_ROWS, rows_for, tile_for
 
 cdef enum:
     # Bytes of the transposed images of a chunk, and of the sums of an item: both stay in the
@@ -126,7 +126,6 @@ cdef inline void transpose_in(
     cdef const real* x_end = p.x + p.N * p.C * plane
     cdef const real* source
     cdef vec corner[LANES]
-    cdef real aside[LANES]
     cdef Py_ssize_t places[LANES]
     cdef Py_ssize_t at = 0, c = 0, row = 0, col = 0, lane, i, held
     cdef int v
@@ -144,11 +143,7 @@ cdef inline void transpose_in(
         for v in range(p.VN):
             for lane in range(LANES):
                 source = p.x + (min(first + v * LANES + lane, p.N - 1) * p.C + from_c) * plane + at
-                if source + LANES <= x_end:
-                    corner[lane] = load(source)
-                else:
-                    copy_run(aside, source, held)
-                    corner[lane] = load(aside)
+                corner[lane] = load_some(source, x_end - source)
             transpose(corner)
             for i in range(held):
                 store(image + places[i] + v * LANES, corner[i])
@@ -177,8 +172,7 @@ cdef inline void sum_phase(
                 )
                 count += 1
     while o < o_last:
-        # There is no smaller tile; its last rows may repeat a row.
-        R = MAX_ROWS if p.VN == 1 else max(4, even_rows(o_last - o, 6))
+        R = rows_for(o_last - o, p.VN)
         for r in range(R):
             i = min(o + r, o_last - 1)
             rows[r] = p.w + i * p.w_per_filter
@@ -208,8 +202,6 @@ cdef inline void transpose_out(
     cdef Py_ssize_t pixels = p.h.outs * p.w_side.outs, count = (o_last - o_first) * pixels
     cdef Py_ssize_t at = 0, lane, i, n
     cdef vec corner[LANES]
-    cdef real aside[LANES]
-    cdef real* target
     cdef int v
     while at < count:
         for v in range(p.VN):
@@ -220,10 +212,5 @@ cdef inline void transpose_out(
                 n = first + v * LANES + lane
                 if n >= p.N:
                     break
-                target = p.out + (n * p.O + o_first) * pixels + at
-                if at + LANES <= count:
-                    store(target, corner[lane])
-                else:
-                    store(aside, corner[lane])
-                    copy_run(target, aside, count - at)
+                store_some(p.out + (n * p.O + o_first) * pixels + at, corner[lane], count - at)
         at += LANES

@@ -153,6 +153,16 @@ cdef inline int even_rows(Py_ssize_t left, int most) noexcept nogil:
     return <int>((left + tiles - 1) // tiles)
 
 
+cdef inline int rows_for(Py_ssize_t left, int VN) noexcept nogil:
+    """Rows of the next tile when the width is given, 1 to 3 vectors.
+
+    There are no tiles of fewer rows than these: the last rows of a tile may have to repeat a row.
+    """
+    if VN == 1:
+        return 8
+    return max(3, even_rows(left, 4)) if VN == 3 else max(4, even_rows(left, 6))
+
+
 cdef inline int vectors_for(int R) noexcept nogil:
     """How many vectors wide the tile of R rows is when both are free (R at most 6)."""
     if R >= 5:

@@ -7,9 +7,9 @@ all threads; then each work item takes one panel of tiles from the input to the 
 from libc.stdlib cimport free
 
 from parallel cimport allocate, carve, on_line, round_to_line, run_items
-from simd cimport LANES, add, copy_run, load, real, splat, store, subtract, transpose, vec
+from simd cimport LANES, add, copy_run, horizontal_sum, load, real, splat, subtract, transpose, vec
 from taps cimport ceil_div
-from tile cimport MAX_ROWS, even_rows, tile_for
+from tile cimport MAX_ROWS, rows_for, tile_for
 from transforms cimport (
     MOST_ELEMENTS, MOST_SIDE, MOST_TAPS, PAD, PANEL, REACH, Images, Run, Tiling, collect, images_of,
     read_tiles, runs_of, tiling_of, transform_output, transform_weights,
@@ -216,7 +216,7 @@ cdef int panel_item(const void* problem, Py_ssize_t item, char* scratch) noexcep
     cdef const real* rows[MAX_ROWS]
     cdef Run runs[PANEL]
     cdef int run_count = runs_of(&p.tiling, (p.panel + panel) * PANEL, runs)
-    cdef int R, r, VN = 2, least_rows = 4, most_rows = 6, bad = 0
+    cdef int R, r, VN = 2, bad = 0
     cdef Py_ssize_t c, o, e
     for c in range(p.C):
         channels[c] = c
@@ -228,12 +228,11 @@ cdef int panel_item(const void* problem, Py_ssize_t item, char* scratch) noexcep
         for c in range(p.C):
             read_tiles(&p.images, &p.tiling, c, run_count, runs, inputs + c * PANEL, p.input_plane)
     if runs[run_count - 1].lane + runs[run_count - 1].tiles <= LANES:
-        VN, least_rows, most_rows = 1, MAX_ROWS, MAX_ROWS
+        VN = 1
     for e in range(p.tiling.elements):
         o = o_first
         while o < o_last:
-            # There is no smaller tile; its last rows may repeat a row.
-            R = max(least_rows, even_rows(o_last - o, most_rows))
+            R = rows_for(o_last - o, VN)
             for r in range(R):
                 rows[r] = p.weights + e * p.weights_plane + min(o + r, o_last - 1) * p.pitch
             tile_for(R, VN)(p.C, rows, channels, inputs + e * p.input_plane, input_rows,
@@ -316,8 +315,7 @@ cdef int few_item(const void* problem, Py_ssize_t item, char* scratch) noexcept 
         for e in range(p.tiling.elements):
             t = 0
             while t < p.tiling.count:
-                # There is no smaller tile; its last rows may repeat a row.
-                R = max(4, even_rows(p.tiling.count - t, 6))
+                R = rows_for(p.tiling.count - t, 2)
                 for r in range(R):
                     tiles = min(t + r, p.tiling.count - 1)
                     inputs = p.inputs + tiles // PANEL * p.tiling.elements * p.input_plane
@@ -353,7 +351,6 @@ cdef inline int write_tiles(
     cdef vec y[MOST_SIDE]
     cdef real lines[MOST_SIDE * MOST_SIDE * PANEL]
     cdef vec zeros = splat(0), bias = splat(p.bias[o] if p.bias != NULL else 0)
-    cdef real lanes[LANES]
     cdef real* row
     cdef Py_ssize_t high = p.tiling.h.outs, wide = p.tiling.w.outs, step = p.output_plane // LANES
     cdef Py_ssize_t i, j, v, rows, cols
@@ -380,8 +377,4 @@ cdef inline int write_tiles(
         for i in range(rows):
             copy_run(row, lines + (i * PANEL + runs[run].lane) * wide, cols)
             row += p.Q
-    store(lanes, zeros)
-    for i in range(LANES):
-        if lanes[i] != 0:
-            return 1
-    return 0
+    return horizontal_sum(zeros) != 0

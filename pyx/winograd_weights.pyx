@@ -11,9 +11,9 @@ from libc.stdlib cimport free
 from libc.string cimport memset
 
 from parallel cimport allocate, carve, on_line, round_to_line, run_items
-from simd cimport LANES, add, real, splat, store, subtract, vec
+from simd cimport LANES, add, horizontal_sum, real, splat, subtract, vec
 from taps cimport ceil_div
-from tile cimport MAX_ROWS, even_rows, tile_for
+from tile cimport MAX_ROWS, rows_for, tile_for
 from transforms cimport (
     MOST_SIDE, MOST_TAPS, PAD, PANEL, REACH, Images, Run, Tiling, images_of, read_tiles,
     runs_of, tiling_of, transform_output_gradient, transform_weights_gradient,
@@ -183,8 +183,7 @@ cdef int sums_item(const void* problem, Py_ssize_t item, char* scratch) noexcept
     for e in range(p.tiling.elements):
         c = 0
         while c < count:
-            # There is no smaller tile; its last rows may repeat a channel, and are overwritten.
-            R = max(4, even_rows(count - c, 6))
+            R = rows_for(count - c, 2)  # rows beyond the last are overwritten
             for r in range(R):
                 rows[r] = p.inputs + e * p.input_plane + (first + min(c + r, count - 1)) * p.slab
             tile_for(R, 2)(
@@ -210,7 +209,6 @@ cdef inline int add_filters(
     cdef vec half[MOST_TAPS * REACH]
     cdef vec g[MOST_TAPS * MOST_TAPS]
     cdef real* filters = <real*> g
-    cdef real lanes[LANES]
     cdef vec zeros = splat(0)
     cdef Py_ssize_t rows = p.tiling.h.taps, cols = p.tiling.w.taps, step = CHANNELS * WIDTH // LANES
     cdef Py_ssize_t i, j, lane
@@ -228,8 +226,4 @@ cdef inline int add_filters(
         for i in range(rows * cols):
             dw[i] += filters[i * LANES + lane]
         dw += p.images.C * rows * cols
-    store(lanes, zeros)
-    for i in range(LANES):
-        if lanes[i] != 0:
-            return 1
-    return 0
+    return horizontal_sum(zeros) != 0
