@@ -45,17 +45,15 @@ cdef inline char* carve(char** scratch, Py_ssize_t size) noexcept nogil:
     return taken
 
 
-cdef inline Py_ssize_t items_until_signals(Py_ssize_t items, double macs) noexcept nogil:
-    """How many of the items, which take so many multiply-adds together, to run at once."""
-    cdef double share = MACS_BETWEEN_SIGNALS / max(macs, 1.0)
-    return max(<Py_ssize_t> 1, <Py_ssize_t> (items * min(share, 1.0)))
-
-
 cdef inline Py_ssize_t run_items(
     Item work, const void* problem, Py_ssize_t items, double macs, Py_ssize_t size, int threads,
 ) except -1:
     """Run `items` items, which take so many multiply-adds together and `size` bytes of scratch each."""
-    cdef Py_ssize_t step = items_until_signals(items, macs), first, last, item, total = 0, chunk
+    cdef Py_ssize_t first, last, item, total = 0, chunk
+    # Items between two looks at signals.
+    cdef Py_ssize_t step = max(
+        <Py_ssize_t> 1, <Py_ssize_t> (items * min(MACS_BETWEEN_SIGNALS / max(macs, 1.0), 1.0))
+    )
     cdef char small[STACK_SCRATCH + CACHE_LINE]
     cdef char* memory = NULL
     cdef char* scratch

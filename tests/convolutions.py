@@ -55,3 +55,19 @@ def check_integers(images, channels, filters, sizes, kernel, stride, padding, up
     rng, steps = np.random.default_rng(seed), (stride, padding, upsampling)
     arrays = integer_operands(rng, dtype, images, channels, filters, sizes, kernel, steps)
     assert_same_numbers(compute(*arrays, *steps), expect(*arrays, *steps), dtype)
+
+
+def assert_reaches_its_windows(value, place, arrays, steps):
+    """An infinity or NaN at one place of A reaches the results whose window holds it, and no other."""
+    A, W, b, dLdZ = arrays
+    bad, only = A.copy(), np.zeros(A.shape, bool)
+    bad[place], only[place] = value, True
+    held = oracles.windows(only, W.shape[2:], *steps, dtype=bool)
+    Z, dLdA, dLdW, _ = compute(bad, W, b, dLdZ, *steps)
+    in_output = np.broadcast_to(held.any(axis=(1, 4, 5))[:, None], Z.shape)
+    in_weights = np.broadcast_to(held.any(axis=(0, 2, 3)), dLdW.shape)
+    assert_array_equal(Z[in_output], np.full(in_output.sum(), value))
+    assert_array_equal(dLdW[in_weights], np.full(in_weights.sum(), value))
+    assert np.isfinite(Z[~in_output]).all()
+    assert np.isfinite(dLdW[~in_weights]).all()
+    assert np.isfinite(dLdA).all()

@@ -33,7 +33,7 @@ def linear_forward(A: Any, W: Any, b: Any) -> Array:
     dtype = check.real_dtype(a, w)
     check.fits("the result", (a.shape[0], w.shape[0]), dtype.itemsize)
     # Contiguous operands take one path through BLAS, whatever came: equal numbers give equal bits.
-    Z: Array = check.ready(a, dtype) @ check.ready(w, dtype).T
+    Z: Array = check.ready(a, dtype, "A") @ check.ready(w, dtype, "W").T
     Z += bias.reshape(-1).astype(dtype, copy=False)
     return Z
 
@@ -47,9 +47,8 @@ def linear_backward(dLdZ: Any, A: Any, W: Any, b: Any) -> tuple[Array, Array, Ar
     dz, bias = check.array("dLdZ", dLdZ, 2), check.array("b", b)
     check.same_shape("dLdZ", dz, (a.shape[0], w.shape[0]), "Z")
     dtype = check.real_dtype(dz, a, w)
-    check.fits("dLdZ", dz.shape, dtype.itemsize)
     input_dtype, weight_dtype, bias_dtype = (check.gradient_dtype(x, dtype) for x in (a, w, bias))
-    dz, a, w = (check.ready(x, dtype) for x in (dz, a, w))
+    dz, a, w = (check.ready(x, dtype, name) for x, name in ((dz, "dLdZ"), (a, "A"), (w, "W")))
     dLdb = dz.sum(axis=0).reshape(bias.shape)
     return (
         (dz @ w).astype(input_dtype, copy=False),
@@ -65,6 +64,4 @@ def _prepare(A: Any, W: Any) -> tuple[Array, Array]:
         raise ValueError(
             f"A has {a.shape[1]} features, but W takes {w.shape[1]}: shapes {a.shape} and {w.shape}"
         )
-    check.fits("A", a.shape, 8)
-    check.fits("W", w.shape, 8)
     return a, w

@@ -66,5 +66,4 @@ def _prepare(A: Any, Y: Any) -> tuple[Array, Array]:
     check.not_empty("A", a)
     check.same_shape("Y", y, a.shape, "A")
     dtype = check.real_dtype(a)
-    check.fits("A", a.shape, dtype.itemsize)
-    return check.ready(a, dtype), check.ready(y, dtype)
+    return check.ready(a, dtype, "A"), check.ready(y, dtype, "Y")

@@ -48,7 +48,7 @@ def batchnorm2d_forward(Z: Any, BW: Any, Bb: Any, eps: float = 1e-8) -> tuple[Ar
     workspace = BatchNormWorkspace(np.zeros(z.shape[1]), np.zeros(z.shape[1]))
     if z.size:
         kernels(dtype).batch_norm(
-            check.ready(z, dtype), scale, shift, float(eps), *workspace, BZ, threads_for(3 * z.size)
+            check.ready(z, dtype, "Z"), scale, shift, float(eps), *workspace, BZ, threads_for(3 * z.size)
         )
     return BZ, workspace
 
@@ -61,7 +61,7 @@ def batchnorm2d_eval(Z: Any, BW: Any, Bb: Any, M: Any, V: Any, eps: float = 1e-8
     BZ = check.empty("the result", z.shape, dtype)
     if z.size:
         kernels(dtype).batch_norm_eval(
-            check.ready(z, dtype), scale, shift, float(eps), mean, var, BZ, threads_for(z.size)
+            check.ready(z, dtype, "Z"), scale, shift, float(eps), mean, var, BZ, threads_for(z.size)
         )
     return BZ
 
@@ -92,7 +92,7 @@ def batchnorm2d_backward(
     dscale, dshift = np.zeros(z.shape[1]), np.zeros(z.shape[1])
     if z.size:
         kernels(dtype).batch_norm_gradient(
-            check.ready(z, dtype), check.ready(dz, dtype), scale, float(eps), mean, var,
+            check.ready(z, dtype, "Z"), check.ready(dz, dtype, "dLdBZ"), scale, float(eps), mean, var,
             dLdZ, dscale, dshift, threads_for(3 * z.size),
         )
     parameter = check.gradient_dtype(check.array("BW", BW), dtype)
@@ -130,7 +130,7 @@ def scale_channels(A: Any, factors: Any, dtype: Any = None) -> Array:
     real = check.real_dtype(a, by) if dtype is None else check.parameter_dtype(dtype)
     out = check.empty("the result", a.shape, real)
     if a.size:
-        kernels(real).scale_planes(check.ready(a, real), check.ready(by, real), out, threads_for(a.size))
+        kernels(real).scale_planes(check.ready(a, real, "A"), check.ready(by, real), out, threads_for(a.size))
     return out
 
 
@@ -139,5 +139,4 @@ def _prepare(Z: Any, BW: Any, Bb: Any) -> tuple[Array, Array, Array, np.dtype[An
     check.not_empty("Z", z)
     bw, bb = check.vector("BW", BW, z.shape[1], "Z"), check.vector("Bb", Bb, z.shape[1], "Z")
     dtype = check.real_dtype(z, bw)
-    check.fits("Z", z.shape, dtype.itemsize)
     return z, check.ready(bw, FLOAT64), check.ready(bb, FLOAT64), dtype

@@ -143,8 +143,7 @@ def _prepare(A: Any, kernel: int | Pair, stride: int | Pair) -> tuple[Array, Pai
     s = min(s[0], a.shape[2]), min(s[1], a.shape[3])
     dtype = check.real_dtype(a)
     Z = check.empty("the result", _out_shape(a.shape, k, s), dtype)
-    check.fits("A", a.shape, dtype.itemsize)
-    return check.ready(a, dtype), k, s, Z
+    return check.ready(a, dtype, "A"), k, s, Z
 
 
 def _prepare_backward(dLdZ: Any, workspace: PoolWorkspace) -> tuple[Array, Array]:
@@ -153,8 +152,7 @@ def _prepare_backward(dLdZ: Any, workspace: PoolWorkspace) -> tuple[Array, Array
     check.same_shape("dLdZ", dz, workspace.out_shape, "Z")
     dtype = check.real_dtype(dz)
     dx = check.empty("dLdA", workspace.shape, dtype)
-    check.fits("dLdZ", dz.shape, dtype.itemsize)
-    return check.ready(dz, dtype), dx
+    return check.ready(dz, dtype, "dLdZ"), dx
 
 
 def _check_workspace(workspace: PoolWorkspace) -> None:

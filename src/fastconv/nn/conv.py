@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -94,9 +95,9 @@ class ConvOuter(Layer):
         dLdA, inner.dLdW, inner.dLdb = inner._backward(dLdZ, self.A, inner.W, *self._steps())
         return dLdA
 
+    @abstractmethod
     def _steps(self) -> tuple[int, int, int]:
         """Stride, padding and upsampling."""
-        raise NotImplementedError
 
 
 def either_revision(padding: Any, weight_init_fn: Any, bias_init_fn: Any) -> tuple[int, InitFn, InitFn]:

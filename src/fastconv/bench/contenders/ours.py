@@ -167,9 +167,6 @@ def _inside(within: Callable[[], AbstractContextManager[None]], call: Call) -> C
     return inside
 
 
-# `functional` has both gradients of a convolution in one call. These are its halves.
-
-
 # `functional` computes all gradients of a convolution at once; these are its own two halves.
 
 
