@@ -1,13 +1,24 @@
-"""Arrays as pointers. A memoryview argument costs 0.4 us, which is what a tiny call takes in all.
+"""Arrays as pointers. A memoryview argument takes 0.1 us, four times as long, of a tiny call's 3.
 
-Arrays must be C-contiguous and of the kernel's dtype, and stay alive: the caller holds them.
+Arrays must be of the kernel's dtype and stay alive: the caller holds them. All but filters must be
+C-contiguous.
 """
 
-from cpython.buffer cimport PyBUF_ND, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_ND, PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
 
-cdef struct Image:
-    char* start
+from simd cimport real
+
+cdef struct Batch:
+    # Of images.
+    real* start
     Py_ssize_t N, C, H, W
+
+
+cdef struct Filters:
+    # Weights of a convolution, of any strides: the distances from one to the next, in numbers.
+    const real* start
+    Py_ssize_t O, C, KH, KW
+    Py_ssize_t per_filter, per_channel, per_row, per_col
 
 
 cdef inline char* start_of(array) except NULL:
@@ -17,15 +28,33 @@ cdef inline char* start_of(array) except NULL:
     return <char*> view.buf
 
 
-cdef inline Image image_of(array) except *:
+cdef inline Batch batch_of(array) except *:
     """An array of four dimensions."""
     cdef Py_buffer view
-    cdef Image image
+    cdef Batch batch
     PyObject_GetBuffer(array, &view, PyBUF_ND)
-    image.start = <char*> view.buf
-    image.N, image.C, image.H, image.W = view.shape[0], view.shape[1], view.shape[2], view.shape[3]
+    batch.start = <real*> view.buf
+    batch.N, batch.C, batch.H, batch.W = view.shape[0], view.shape[1], view.shape[2], view.shape[3]
     PyBuffer_Release(&view)
-    return image
+    return batch
+
+
+cdef inline Filters filters_of(array) except *:
+    """An array of four dimensions."""
+    cdef Py_buffer view
+    cdef Filters w
+    PyObject_GetBuffer(array, &view, PyBUF_STRIDES)
+    w.start = <const real*> view.buf
+    w.O, w.C, w.KH, w.KW = view.shape[0], view.shape[1], view.shape[2], view.shape[3]
+    w.per_filter, w.per_channel = view.strides[0] // view.itemsize, view.strides[1] // view.itemsize
+    w.per_row, w.per_col = view.strides[2] // view.itemsize, view.strides[3] // view.itemsize
+    PyBuffer_Release(&view)
+    return w
+
+
+cdef inline const real* bias_of(array) except? NULL:
+    """NULL for None."""
+    return NULL if array is None else <const real*> start_of(array)
 
 
 cdef inline Py_ssize_t bytes_of(array) except -1:

@@ -6,6 +6,7 @@ multiplies, small.pxd is another way for small images. In what order a result is
 problem alone, so results are the same bits on any number of threads.
 """
 
+from buffers cimport Batch, Filters, batch_of, bias_of, filters_of
 from parallel cimport MACS_BETWEEN_SIGNALS, carve, round_to_line, run_items
 from simd cimport LANES, copy_run, load, real, store, store_even
 from small cimport Small, cut_small, side_of, small_item, small_scratch
@@ -42,9 +43,8 @@ cdef struct Span:
 cdef struct Problem:
     Grid grid
     real* out
-    const real* w
+    Filters w
     const real* bias
-    Py_ssize_t O, w_per_filter, w_per_channel, w_per_row, w_per_col
     Py_ssize_t out_per_image, out_per_channel, out_per_row
     Py_ssize_t rows, row_parts  # output channels to an item, and how many such parts there are
 
@@ -62,10 +62,7 @@ cdef struct Job:
     bint accumulate
 
 
-def correlate(
-    const real[:, :, :, ::1] x, const real[:, :, :, :] w, const real[::1] b,
-    real[:, :, :, ::1] out, tuple stride, tuple pad, tuple up, int threads,
-):
+def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
     """out[n,o,p,q] = b[o] + sum of w[o,c,u,v] * dilated_x[n, c, p*stride + u - pad, ...].
 
     x (in) is (N, C, H, W), w (in) (O, C, KH, KW) of any strides, b (in) (O,) or None,
@@ -75,58 +72,50 @@ def correlate(
     cdef Problem p
     cdef Small small
     cdef double macs
+    cdef Batch images = batch_of(x), results = batch_of(out)
     cdef Py_ssize_t sh = stride[0], sw = stride[1], ph = pad[0], pw = pad[1], uh = up[0], uw = up[1]
     cdef Py_ssize_t phase_h, phase_w
-    cdef Py_ssize_t H = x.shape[2], W = x.shape[3], P = out.shape[2], Q = out.shape[3]
-    p.grid.N, p.grid.C = x.shape[0], x.shape[1]
-    p.O = w.shape[0]
-    if p.grid.N == 0:
+    cdef Py_ssize_t H = images.H, W = images.W, P = results.H, Q = results.W
+    p.w = filters_of(w)
+    p.bias = bias_of(b)
+    if images.N == 0:
         return
-    if w.shape[2] == w.shape[3] == sh == sw == uh == uw == 1 and ph == pw == 0:
+    if p.w.KH == p.w.KW == sh == sw == uh == uw == 1 and ph == pw == 0:
         H, W, P, Q = 1, H * W, 1, P * Q  # each pixel for itself: an image is one row
-    p.grid.x = &x[0, 0, 0, 0]
-    p.out = &out[0, 0, 0, 0]
-    p.w = &w[0, 0, 0, 0]
-    p.bias = NULL
-    if b is not None:
-        p.bias = &b[0]
-    cdef Py_ssize_t itemsize = sizeof(real)
-    p.w_per_filter, p.w_per_channel = w.strides[0] // itemsize, w.strides[1] // itemsize
-    p.w_per_row, p.w_per_col = w.strides[2] // itemsize, w.strides[3] // itemsize
+    p.grid.x, p.grid.N, p.grid.C = images.start, images.N, images.C
+    p.out = results.start
     p.out_per_row = Q
     p.out_per_channel = P * Q
-    p.out_per_image = p.O * p.out_per_channel
-    if Q * <Py_ssize_t> sizeof(real) <= SMALL_ROW_BYTES and P * Q <= SMALL_PIXELS and p.grid.N >= SMALL_BATCH:
-        small.x, small.w, small.bias, small.out = p.grid.x, p.w, p.bias, p.out
-        small.N, small.C, small.O = p.grid.N, p.grid.C, p.O
-        small.h = side_of(H, P, w.shape[2], sh, ph, uh)
-        small.w_side = side_of(W, Q, w.shape[3], sw, pw, uw)
-        small.w_per_filter, small.w_per_channel = p.w_per_filter, p.w_per_channel
-        small.w_per_row, small.w_per_col = p.w_per_row, p.w_per_col
+    p.out_per_image = p.w.O * p.out_per_channel
+    if Q * <Py_ssize_t> sizeof(real) <= SMALL_ROW_BYTES and P * Q <= SMALL_PIXELS and images.N >= SMALL_BATCH:
+        small.x, small.w, small.bias, small.out = images.start, p.w, p.bias, p.out
+        small.N = images.N
+        small.down = side_of(H, P, p.w.KH, sh, ph, uh)
+        small.across = side_of(W, Q, p.w.KW, sw, pw, uw)
         if cut_small(&small, threads * FEW_BLOCKS if threads > 1 else 1):
-            macs = <double> p.grid.N * p.O * P * Q * p.grid.C * w.shape[2] * w.shape[3]
+            macs = <double> images.N * P * Q * p.w.O * p.w.C * p.w.KH * p.w.KW
             run_items(small_item, &small, ceil_div(small.N, small.VN * LANES) * small.row_parts, macs,
                       small_scratch(&small), threads)
             return
     # Beyond as many phases as there are outputs, none has any.
     for phase_h in range(min(P, phases(sh, uh))):
-        p.grid.h = phase_of(H, P, w.shape[2], sh, ph, uh, phase_h, True)
+        p.grid.h = phase_of(H, P, p.w.KH, sh, ph, uh, phase_h, True)
         for phase_w in range(min(Q, phases(sw, uw))):
-            p.grid.w = phase_of(W, Q, w.shape[3], sw, pw, uw, phase_w, True)
+            p.grid.w = phase_of(W, Q, p.w.KW, sw, pw, uw, phase_w, True)
             correlate_phase(&p, threads)
 
 
 cdef int correlate_phase(Problem* p, int threads) except -1:
     cdef double macs
-    cut(&p.grid, p.O)
-    p.rows = p.O
+    cut(&p.grid, p.w.O)
+    p.rows = p.w.O
     if threads > 1 and 0 < p.grid.blocks < FEW_BLOCKS * threads:
-        p.row_parts = min(ceil_div(FEW_BLOCKS * threads, p.grid.blocks), ceil_div(p.O, FEWEST_ROWS))
-        p.rows = ceil_div(ceil_div(p.O, p.row_parts), 6) * 6
+        p.row_parts = min(ceil_div(FEW_BLOCKS * threads, p.grid.blocks), ceil_div(p.w.O, FEWEST_ROWS))
+        p.rows = ceil_div(ceil_div(p.w.O, p.row_parts), 6) * 6
     macs = <double> block_pixels(&p.grid) * p.grid.chunks * chunk_taps(&p.grid)  # of a block and row
     p.rows = <Py_ssize_t> min(<double> p.rows, max(6.0, MACS_BETWEEN_SIGNALS / max(macs, 1.0)))
-    p.row_parts = ceil_div(p.O, p.rows)
-    run_items(correlate_item, p, p.grid.blocks * p.row_parts, macs * p.O * p.grid.blocks,
+    p.row_parts = ceil_div(p.w.O, p.rows)
+    run_items(correlate_item, p, p.grid.blocks * p.row_parts, macs * p.w.O * p.grid.blocks,
               correlate_scratch(p), threads)
     return 0
 
@@ -135,7 +124,7 @@ cdef Py_ssize_t correlate_scratch(const Problem* p) noexcept nogil:
     """Bytes that `correlate_item` carves from its scratch."""
     cdef Py_ssize_t taps = chunk_taps(&p.grid)
     # Of the widest tile: the last part may have fewer rows, and so wider tiles, than the others.
-    cdef Py_ssize_t last = p.O - (p.row_parts - 1) * p.rows
+    cdef Py_ssize_t last = p.w.O - (p.row_parts - 1) * p.rows
     cdef Py_ssize_t width = max(vectors_for(even_rows(p.rows, 6)), vectors_for(even_rows(last, 6))) * LANES
     return (
         round_to_line(prepared_size(&p.grid) * sizeof(real))
@@ -157,7 +146,7 @@ cdef int correlate_item(const void* problem, Py_ssize_t item, char* scratch) noe
     cdef Py_ssize_t index, width
     job.p = p
     job.o_first = item % p.row_parts * p.rows
-    job.o_last = min(p.O, job.o_first + p.rows)
+    job.o_last = min(p.w.O, job.o_first + p.rows)
     job.VN = vectors_for(even_rows(job.o_last - job.o_first, 6))
     job.taps, job.weights = taps, weights
     width = job.VN * LANES
@@ -170,7 +159,7 @@ cdef int correlate_item(const void* problem, Py_ssize_t item, char* scratch) noe
         job.block = block_at(grid, item // p.row_parts)
         job.image = prepare(grid, &job.block, &chunk, LANES, image_scratch)
         job.tap_count = tabulate_taps(
-            grid, &chunk, &job.image, p.w_per_channel, p.w_per_row, p.w_per_col, taps, weights
+            grid, &chunk, &job.image, p.w.per_channel, p.w.per_row, p.w.per_col, taps, weights
         )
         job.accumulate = index > 0
         if (
@@ -336,7 +325,7 @@ cdef void multiply(
     while o < job.o_last:
         R = even_rows(job.o_last - o, 6)
         for r in range(R):
-            rows[r] = p.w + (o + r) * p.w_per_filter
+            rows[r] = p.w.start + (o + r) * p.w.per_filter
         out = p.out + o * p.out_per_channel
         bias = p.bias + o if p.bias != NULL and not job.accumulate else NULL
         if whole:

@@ -8,6 +8,7 @@ items depend on the problem alone, and each sums in one fixed order.
 from libc.stdlib cimport free
 from libc.string cimport memset
 
+from buffers cimport Batch, batch_of, start_of
 from parallel cimport MACS_BETWEEN_SIGNALS, allocate, carve, on_line, round_to_line, run_items
 from simd cimport LANES, add, horizontal_sum, load, real, splat, store, transpose, vec
 from taps cimport (
@@ -38,10 +39,7 @@ cdef struct Problem:
     Py_ssize_t rounds, round  # and these take their blocks in so many rounds, to look at signals
 
 
-def correlate_weights(
-    const real[:, :, :, ::1] x, const real[:, :, :, ::1] dz,
-    real[:, :, :, ::1] dw, tuple stride, tuple pad, tuple up, int threads,
-):
+def correlate_weights(x, dz, dw, tuple stride, tuple pad, tuple up, int threads):
     """dw[o,c,u,v] = sum of dz[n,o,p,q] * dilated_x[n, c, p*stride + u - pad, ...].
 
     The gradient of `correlate` with respect to w: x (in), dz (in) has the shape of its out, dw (out)
@@ -50,25 +48,22 @@ def correlate_weights(
     cdef Problem p
     cdef Py_ssize_t sh = stride[0], sw = stride[1], ph = pad[0], pw = pad[1], uh = up[0], uw = up[1]
     cdef Py_ssize_t phase_h, phase_w
-    p.grid.N, p.grid.C = x.shape[0], x.shape[1]
-    p.O = dw.shape[0]
-    p.dw = &dw[0, 0, 0, 0]
-    p.dw_per_row = dw.shape[3]
-    p.dw_per_channel = dw.shape[2] * dw.shape[3]
-    p.dw_per_filter = dw.shape[1] * p.dw_per_channel
+    cdef Batch images = batch_of(x), gradients = batch_of(dz), filters = batch_of(dw)
+    p.O, p.dw, p.dw_per_row = filters.N, filters.start, filters.W
+    p.dw_per_channel = filters.H * filters.W
+    p.dw_per_filter = filters.C * p.dw_per_channel
     p.dw_size = p.O * p.dw_per_filter
     memset(p.dw, 0, p.dw_size * sizeof(real))
-    if p.grid.N == 0:
+    if images.N == 0:
         return
-    p.grid.x = &x[0, 0, 0, 0]
-    p.dz = &dz[0, 0, 0, 0]
-    p.dz_size = dz.shape[0] * dz.shape[1] * dz.shape[2] * dz.shape[3]
-    p.dz_per_row = dz.shape[3]
-    p.dz_per_channel = dz.shape[2] * dz.shape[3]
-    for phase_h in range(min(dz.shape[2], phases(sh, uh))):
-        p.grid.h = phase_of(x.shape[2], dz.shape[2], dw.shape[2], sh, ph, uh, phase_h, False)
-        for phase_w in range(min(dz.shape[3], phases(sw, uw))):
-            p.grid.w = phase_of(x.shape[3], dz.shape[3], dw.shape[3], sw, pw, uw, phase_w, False)
+    p.grid.x, p.grid.N, p.grid.C = images.start, images.N, images.C
+    p.dz, p.dz_per_row = gradients.start, gradients.W
+    p.dz_per_channel = gradients.H * gradients.W
+    p.dz_size = gradients.N * gradients.C * p.dz_per_channel
+    for phase_h in range(min(gradients.H, phases(sh, uh))):
+        p.grid.h = phase_of(images.H, gradients.H, filters.H, sh, ph, uh, phase_h, False)
+        for phase_w in range(min(gradients.W, phases(sw, uw))):
+            p.grid.w = phase_of(images.W, gradients.W, filters.W, sw, pw, uw, phase_w, False)
             weights_phase(&p, threads)
 
 
@@ -241,14 +236,15 @@ cdef struct Channels:
     Py_ssize_t N, O, size
 
 
-def sum_channels(const real[:, :, :, ::1] dz, real[::1] db, int threads):
-    """db[o] = sum of dz[n,o,p,q]: the gradient of `correlate` with respect to b."""
+def sum_channels(dz, db, int threads):
+    """db[o] = sum of dz[n,o,p,q]: the gradient of `correlate` with respect to b. dz (in), db (out)."""
     cdef Channels p
-    p.N, p.O, p.size = dz.shape[0], dz.shape[1], dz.shape[2] * dz.shape[3]
+    cdef Batch gradients = batch_of(dz)
+    p.dz, p.db = gradients.start, <real*> start_of(db)
+    p.N, p.O, p.size = gradients.N, gradients.C, gradients.H * gradients.W
     if p.N == 0:
-        db[:] = 0
+        memset(p.db, 0, p.O * sizeof(real))
         return
-    p.dz, p.db = &dz[0, 0, 0, 0], &db[0]
     run_items(sum_item, &p, p.O, <double> p.N * p.O * p.size, 0, threads)
 
 

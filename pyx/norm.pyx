@@ -9,7 +9,7 @@ arithmetic needs of such a mean is passed on as a sum of two parts (`Centre`).
 cimport cython
 from libc.math cimport sqrt
 
-from buffers cimport Image, image_of, start_of
+from buffers cimport Batch, batch_of, start_of
 from parallel cimport Item, run_items
 from simd cimport LANES, add, horizontal_sum, load, multiply_add, real, splat, store, subtract, vec
 
@@ -42,7 +42,7 @@ cdef struct Problem:
 
 cdef Problem problem_of(x, out) except *:
     cdef Problem p
-    cdef Image image = image_of(x)
+    cdef Batch image = batch_of(x)
     p.x, p.out, p.C = <const real*> image.start, <real*> start_of(out), image.C
     p.g.images, p.g.size = image.N, image.H * image.W
     p.g.pitch = image.C * p.g.size

@@ -13,7 +13,7 @@ overwrite: no loop for the last few.
 
 from libc.stdint cimport uint8_t
 
-from buffers cimport Image, image_of, start_of
+from buffers cimport Batch, batch_of, start_of
 from parallel cimport run_items
 from simd cimport (
     LANES, above, above_or_nan, add, add_lanes, as_lanes, as_numbers, beats, choose, choose_lanes,
@@ -56,7 +56,7 @@ cdef struct Window:
 
 
 cdef int set_window(
-    Window* g, const Image* image, const Image* pooled, char* places, tuple kernel, tuple stride,
+    Window* g, const Batch* image, const Batch* pooled, char* places, tuple kernel, tuple stride,
 ) except -1:
     g.H, g.W, g.P, g.Q, g.planes = image.H, image.W, pooled.H, pooled.W, image.N * image.C
     g.kh, g.kw = kernel
@@ -72,7 +72,7 @@ cdef Py_ssize_t round_to_vectors(Py_ssize_t numbers) noexcept nogil:
 
 
 cdef int run(
-    Window* g, Block work, Py_ssize_t side_by_side, const Image* source, const Image* target,
+    Window* g, Block work, Py_ssize_t side_by_side, const Batch* source, const Batch* target,
     Py_ssize_t scratch, int threads,
 ) except -1:
     """Run `work` over all of the result, with so many numbers of scratch."""
@@ -80,7 +80,7 @@ cdef int run(
     cdef double strip = <double> g.strip * side_by_side, row = strip * (g.sh * g.kw + g.kh)
     cdef double start = strip * g.kh * g.kw
     g.work, g.side_by_side = work, side_by_side
-    g.source, g.target, g.height = <const real*> source.start, <real*> target.start, target.H
+    g.source, g.target, g.height = source.start, target.start, target.H
     g.source_plane, g.target_plane = source.H * source.W, target.H * target.W
     g.end = g.source + g.planes * g.source_plane
     if side_by_side > 1:
@@ -122,16 +122,16 @@ def max_pool(x, out, places, tuple kernel, tuple stride, int threads):
     the window, row-major, as uint8 if the window has at most 256 elements, else as intp. Ties and
     NaN go to the first; a window with a NaN gives NaN.
     """
-    pool(MAX, image_of(x), image_of(out), start_of(places), kernel, stride, threads)
+    pool(MAX, batch_of(x), batch_of(out), start_of(places), kernel, stride, threads)
 
 
 def mean_pool(x, out, tuple kernel, tuple stride, int threads):
     """out[n,c,p,q] = mean of the window of x at (p, q) * stride. x (in), out (out) as in `max_pool`."""
-    pool(MEAN, image_of(x), image_of(out), NULL, kernel, stride, threads)
+    pool(MEAN, batch_of(x), batch_of(out), NULL, kernel, stride, threads)
 
 
 cdef int pool(
-    const int kind, Image x, Image out, char* places, tuple kernel, tuple stride, int threads,
+    const int kind, Batch x, Batch out, char* places, tuple kernel, tuple stride, int threads,
 ) except -1:
     cdef Window g
     set_window(&g, &x, &out, places, kernel, stride)
@@ -485,16 +485,16 @@ def max_pool_gradient(dz, places, dx, tuple kernel, tuple stride, int threads):
     dz (in) and places (in) have the shape of its out, dx (out) of its x. Every place must lie in
     the window (functional/pool.py sees to that).
     """
-    unpool(MAX, image_of(dz), image_of(dx), start_of(places), kernel, stride, threads)
+    unpool(MAX, batch_of(dz), batch_of(dx), start_of(places), kernel, stride, threads)
 
 
 def mean_pool_gradient(dz, dx, tuple kernel, tuple stride, int threads):
     """dx = dz / (kh * kw) added to every element of its window: the gradient of `mean_pool`."""
-    unpool(MEAN, image_of(dz), image_of(dx), NULL, kernel, stride, threads)
+    unpool(MEAN, batch_of(dz), batch_of(dx), NULL, kernel, stride, threads)
 
 
 cdef int unpool(
-    const int kind, Image dz, Image dx, char* places, tuple kernel, tuple stride, int threads,
+    const int kind, Batch dz, Batch dx, char* places, tuple kernel, tuple stride, int threads,
 ) except -1:
     cdef Window g
     set_window(&g, &dx, &dz, places, kernel, stride)

@@ -2,6 +2,7 @@
 against it; no layer uses it.
 """
 
+from buffers cimport bytes_of, start_of
 from parallel cimport run_items
 from simd cimport LANES, horizontal_sum, load, multiply_add, real, splat, store, vec
 
@@ -16,13 +17,13 @@ cdef struct Probe:
     Py_ssize_t size, times, parts
 
 
-def multiply_adds(real[::1] out, Py_ssize_t rounds, int threads):
+def multiply_adds(out, Py_ssize_t rounds, int threads):
     """On each thread `rounds` times 12 vectors of independent multiply-adds. Returns the operations.
 
     out (out) is (threads,): what they come to, so that no compiler can leave them out.
     """
     cdef Probe p
-    p.target, p.times, p.parts = &out[0], rounds, out.shape[0]
+    p.target, p.times, p.parts = <real*> start_of(out), rounds, bytes_of(out) // <Py_ssize_t> sizeof(real)
     run_items(chains_item, &p, p.parts, 0, 0, threads)
     return 2 * CHAINS * LANES * rounds * p.parts
 
@@ -50,10 +51,11 @@ cdef real chains(Py_ssize_t rounds) noexcept nogil:
     return total
 
 
-def copy(const real[::1] source, real[::1] target, Py_ssize_t times, int threads):
+def copy(source, target, Py_ssize_t times, int threads):
     """target = source, `times` times, each thread its own part. source (in), target (out)."""
     cdef Probe p
-    p.source, p.target, p.size, p.times, p.parts = &source[0], &target[0], source.shape[0], times, threads
+    p.source, p.target = <const real*> start_of(source), <real*> start_of(target)
+    p.size, p.times, p.parts = bytes_of(source) // <Py_ssize_t> sizeof(real), times, threads
     run_items(copy_item, &p, p.parts, 0, 0, threads)
 
 

@@ -7,6 +7,7 @@ stride, and no lane is wasted at the end of a row. The results are transposed ba
 
 from libc.string cimport memset
 
+from buffers cimport Filters
 from parallel cimport MACS_BETWEEN_SIGNALS, carve, round_to_line
 from simd cimport LANES, load, load_some, real, splat, store, store_some, transpose, vec
 from taps cimport Axis, ceil_div, phase_of, phases
@@ -21,19 +22,18 @@ cdef enum:
 
 
 cdef struct Side:
-    # One axis: the input, and how outputs meet it.
+    # One axis, down or across: the input, and how outputs meet it.
     Py_ssize_t size, outs, kernel, stride, pad, up
     Py_ssize_t before, padded  # zeros before the first number, and the size with all zeros
 
 
 cdef struct Small:
     const real* x
-    const real* w
+    Filters w
     const real* bias
     real* out
-    Py_ssize_t N, C, O
-    Side h, w_side
-    Py_ssize_t w_per_filter, w_per_channel, w_per_row, w_per_col
+    Py_ssize_t N
+    Side down, across
     int VN  # vectors of images to a block
     Py_ssize_t channels  # to a chunk
     Py_ssize_t rows, row_parts  # output channels to an item, and how many such parts there are
@@ -61,19 +61,19 @@ cdef inline bint cut_small(Small* p, Py_ssize_t blocks_wanted) noexcept nogil:
     cdef Py_ssize_t width, plane, most
     p.VN = 1 if p.N <= LANES else 2
     width = p.VN * LANES
-    plane = p.h.padded * p.w_side.padded * width * sizeof(real)
-    p.channels = min(IMAGES_BYTES // plane, MOST_TAPS // (p.h.kernel * p.w_side.kernel))
-    most = SUMS_BYTES // (p.h.outs * p.w_side.outs * width * <Py_ssize_t> sizeof(real))
+    plane = p.down.padded * p.across.padded * width * sizeof(real)
+    p.channels = min(IMAGES_BYTES // plane, MOST_TAPS // (p.down.kernel * p.across.kernel))
+    most = SUMS_BYTES // (p.down.outs * p.across.outs * width * <Py_ssize_t> sizeof(real))
     if p.channels == 0 or most < MAX_ROWS:
         return False
-    p.channels = min(p.C, p.channels)
+    p.channels = min(p.w.C, p.channels)
     p.row_parts = max(
-        ceil_div(p.O, most), min(ceil_div(blocks_wanted, ceil_div(p.N, width)), ceil_div(p.O, 24))
+        ceil_div(p.w.O, most), min(ceil_div(blocks_wanted, ceil_div(p.N, width)), ceil_div(p.w.O, 24))
     )
-    p.rows = ceil_div(p.O, p.row_parts)
-    p.row_parts = ceil_div(p.O, p.rows)
+    p.rows = ceil_div(p.w.O, p.row_parts)
+    p.row_parts = ceil_div(p.w.O, p.rows)
     return (
-        <double> width * p.rows * p.h.outs * p.w_side.outs * p.C * p.h.kernel * p.w_side.kernel
+        <double> width * p.rows * p.down.outs * p.across.outs * p.w.C * p.down.kernel * p.across.kernel
         < MACS_BETWEEN_SIGNALS
     )
 
@@ -82,18 +82,18 @@ cdef inline Py_ssize_t small_scratch(const Small* p) noexcept nogil:
     """Bytes that `small_item` carves from its scratch."""
     cdef Py_ssize_t width = p.VN * LANES
     return (
-        2 * round_to_line(p.channels * p.h.kernel * p.w_side.kernel * sizeof(Py_ssize_t))
-        + round_to_line(p.channels * p.h.padded * p.w_side.padded * width * sizeof(real))
-        + ((p.rows + MAX_ROWS) * p.h.outs * p.w_side.outs + LANES) * width * <Py_ssize_t> sizeof(real)
+        2 * round_to_line(p.channels * p.down.kernel * p.across.kernel * sizeof(Py_ssize_t))
+        + round_to_line(p.channels * p.down.padded * p.across.padded * width * sizeof(real))
+        + ((p.rows + MAX_ROWS) * p.down.outs * p.across.outs + LANES) * width * <Py_ssize_t> sizeof(real)
     )
 
 
 cdef inline int small_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
     cdef const Small* p = <const Small*> problem
     cdef Py_ssize_t width = p.VN * LANES, first = item // p.row_parts * width
-    cdef Py_ssize_t o_first = item % p.row_parts * p.rows, o_last = min(p.O, o_first + p.rows)
-    cdef Py_ssize_t most_taps = p.channels * p.h.kernel * p.w_side.kernel
-    cdef Py_ssize_t image_size = p.channels * p.h.padded * p.w_side.padded * width
+    cdef Py_ssize_t o_first = item % p.row_parts * p.rows, o_last = min(p.w.O, o_first + p.rows)
+    cdef Py_ssize_t most_taps = p.channels * p.down.kernel * p.across.kernel
+    cdef Py_ssize_t image_size = p.channels * p.down.padded * p.across.padded * width
     cdef Py_ssize_t* taps = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
     cdef Py_ssize_t* weights = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
     cdef real* image = <real*> carve(&scratch, image_size * sizeof(real))
@@ -101,13 +101,13 @@ cdef inline int small_item(const void* problem, Py_ssize_t item, char* scratch) 
     cdef Py_ssize_t c = 0, channels, phase_h, phase_w
     cdef Axis h, w
     memset(image, 0, image_size * sizeof(real))
-    while c < p.C:
-        channels = min(p.channels, p.C - c)
+    while c < p.w.C:
+        channels = min(p.channels, p.w.C - c)
         transpose_in(p, first, c, channels, image)
-        for phase_h in range(min(p.h.outs, phases(p.h.stride, p.h.up))):
-            h = axis_of(&p.h, phase_h)
-            for phase_w in range(min(p.w_side.outs, phases(p.w_side.stride, p.w_side.up))):
-                w = axis_of(&p.w_side, phase_w)
+        for phase_h in range(min(p.down.outs, phases(p.down.stride, p.down.up))):
+            h = axis_of(&p.down, phase_h)
+            for phase_w in range(min(p.across.outs, phases(p.across.stride, p.across.up))):
+                w = axis_of(&p.across, phase_w)
                 sum_phase(p, &h, &w, c, channels, o_first, o_last, image, taps, weights, sums)
         c += channels
     transpose_out(p, first, o_first, o_last, sums)
@@ -122,8 +122,8 @@ cdef inline void transpose_in(
     const Small* p, Py_ssize_t first, Py_ssize_t from_c, Py_ssize_t channels, real* image,
 ) noexcept nogil:
     """image[c, row, column, lane] = x[first + lane, from_c + c, row, column]; the last image fills up."""
-    cdef Py_ssize_t plane = p.h.size * p.w_side.size, count = channels * plane, width = p.VN * LANES
-    cdef const real* x_end = p.x + p.N * p.C * plane
+    cdef Py_ssize_t plane = p.down.size * p.across.size, count = channels * plane, width = p.VN * LANES
+    cdef const real* x_end = p.x + p.N * p.w.C * plane
     cdef const real* source
     cdef vec corner[LANES]
     cdef Py_ssize_t places[LANES]
@@ -133,16 +133,16 @@ cdef inline void transpose_in(
         held = min(<Py_ssize_t> LANES, count - at)
         for i in range(held):
             places[i] = (
-                (c * p.h.padded + p.h.before + row) * p.w_side.padded + p.w_side.before + col
+                (c * p.down.padded + p.down.before + row) * p.across.padded + p.across.before + col
             ) * width
             col += 1
-            if col == p.w_side.size:
+            if col == p.across.size:
                 row, col = row + 1, 0
-                if row == p.h.size:
+                if row == p.down.size:
                     c, row = c + 1, 0
         for v in range(p.VN):
             for lane in range(LANES):
-                source = p.x + (min(first + v * LANES + lane, p.N - 1) * p.C + from_c) * plane + at
+                source = p.x + (min(first + v * LANES + lane, p.N - 1) * p.w.C + from_c) * plane + at
                 corner[lane] = load_some(source, x_end - source)
             transpose(corner)
             for i in range(held):
@@ -156,7 +156,8 @@ cdef inline void sum_phase(
     Py_ssize_t* taps, Py_ssize_t* weights, real* sums,
 ) noexcept nogil:
     """What a chunk of channels adds to the outputs of one phase (see taps.pxd)."""
-    cdef Py_ssize_t width = p.VN * LANES, pixels = p.h.outs * p.w_side.outs, pitch = p.w_side.padded * width
+    cdef Py_ssize_t width = p.VN * LANES, pitch = p.across.padded * width
+    cdef Py_ssize_t pixels = p.down.outs * p.across.outs
     cdef Py_ssize_t o = o_first, count = 0, i, u, v, row, col, at
     cdef const real* rows[MAX_ROWS]
     cdef real bias[MAX_ROWS]
@@ -164,28 +165,28 @@ cdef inline void sum_phase(
     for i in range(channels):
         for u in range(h.taps):
             for v in range(w.taps):
-                taps[count] = (i * p.h.padded + u) * pitch + v * width
+                taps[count] = (i * p.down.padded + u) * pitch + v * width
                 weights[count] = (
-                    (c + i) * p.w_per_channel
-                    + (h.tap_first + u * h.tap_step) * p.w_per_row
-                    + (w.tap_first + v * w.tap_step) * p.w_per_col
+                    (c + i) * p.w.per_channel
+                    + (h.tap_first + u * h.tap_step) * p.w.per_row
+                    + (w.tap_first + v * w.tap_step) * p.w.per_col
                 )
                 count += 1
     while o < o_last:
         R = rows_for(o_last - o, p.VN)
         for r in range(R):
             i = min(o + r, o_last - 1)
-            rows[r] = p.w + i * p.w_per_filter
+            rows[r] = p.w.start + i * p.w.per_filter
             bias[r] = p.bias[i] if p.bias != NULL else 0
         for row in range(h.outs):
             for col in range(w.outs):
-                at = ((o - o_first) * pixels + (h.out_first + row * h.out_step) * p.w_side.outs
+                at = ((o - o_first) * pixels + (h.out_first + row * h.out_step) * p.across.outs
                       + w.out_first + col * w.out_step) * width
                 if count:
                     tile_for(R, p.VN)(
                         count, rows, weights,
-                        image + (p.h.before + h.origin + row * h.stride) * pitch
-                        + (p.w_side.before + w.origin + col * w.stride) * width,
+                        image + (p.down.before + h.origin + row * h.stride) * pitch
+                        + (p.across.before + w.origin + col * w.stride) * width,
                         taps, sums + at, pixels * width, bias, c > 0,
                     )
                 elif c == 0:  # a phase that no tap meets
@@ -199,7 +200,7 @@ cdef inline void transpose_out(
     const Small* p, Py_ssize_t first, Py_ssize_t o_first, Py_ssize_t o_last, const real* sums,
 ) noexcept nogil:
     """out[first + lane, o_first + o, pixel] = sums[o, pixel, lane]"""
-    cdef Py_ssize_t pixels = p.h.outs * p.w_side.outs, count = (o_last - o_first) * pixels
+    cdef Py_ssize_t pixels = p.down.outs * p.across.outs, count = (o_last - o_first) * pixels
     cdef Py_ssize_t at = 0, lane, i, n
     cdef vec corner[LANES]
     cdef int v
@@ -212,5 +213,5 @@ cdef inline void transpose_out(
                 n = first + v * LANES + lane
                 if n >= p.N:
                     break
-                store_some(p.out + (n * p.O + o_first) * pixels + at, corner[lane], count - at)
+                store_some(p.out + (n * p.w.O + o_first) * pixels + at, corner[lane], count - at)
         at += LANES

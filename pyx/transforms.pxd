@@ -17,6 +17,7 @@ Channels are summed between the transforms, so that each of the 36 (or 6) elemen
 over channels, which `tile` computes.
 """
 
+from buffers cimport Batch, batch_of
 from simd cimport (
     LANES, add, copy_run, even, high, load, low, multiply_add, odd, real, splat, store, subtract, vec,
 )
@@ -133,7 +134,7 @@ cdef struct Tiling:
 
 cdef struct Images:
     const real* x
-    Py_ssize_t C, H, W, pad_h, pad_w
+    Py_ssize_t N, C, H, W, pad_h, pad_w
 
 
 cdef struct Run:
@@ -141,10 +142,10 @@ cdef struct Run:
     Py_ssize_t image, row, col, tiles, lane
 
 
-cdef inline Images images_of(const real[:, :, :, ::1] x, tuple pad):
+cdef inline Images images_of(x, tuple pad) except *:
+    cdef Batch batch = batch_of(x)
     cdef Images images
-    images.x = &x[0, 0, 0, 0]
-    images.C, images.H, images.W = x.shape[1], x.shape[2], x.shape[3]
+    images.x, images.N, images.C, images.H, images.W = batch.start, batch.N, batch.C, batch.H, batch.W
     images.pad_h, images.pad_w = pad
     return images
 

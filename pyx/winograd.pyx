@@ -6,6 +6,7 @@ all threads; then each work item takes one panel of tiles from the input to the 
 
 from libc.stdlib cimport free
 
+from buffers cimport Batch, Filters, batch_of, bias_of, filters_of
 from parallel cimport allocate, carve, on_line, round_to_line, run_items
 from simd cimport LANES, add, copy_run, horizontal_sum, load, real, splat, subtract, transpose, vec
 from taps cimport ceil_div
@@ -34,12 +35,11 @@ cdef enum:
 
 cdef struct Problem:
     Images images
-    const real* w
+    Filters w
     const real* bias
     real* out
     Py_ssize_t C, O, P, Q
     const real* w_end  # beyond the last number of w
-    Py_ssize_t w_per_filter, w_per_channel, w_per_row, w_per_col
     Tiling tiling
     Py_ssize_t pitch  # C, rounded up to whole vectors
     Py_ssize_t first, rows  # the group of output channels at work
@@ -50,10 +50,7 @@ cdef struct Problem:
     Py_ssize_t weights_plane, input_plane, output_plane  # numbers from one element to the next
 
 
-def winograd(
-    const real[:, :, :, ::1] x, const real[:, :, :, :] w, const real[::1] b,
-    real[:, :, :, ::1] out, tuple pad, int threads,
-):
+def winograd(x, w, b, out, tuple pad, int threads):
     """What `correlate` computes for kernels of 1, 3 or 5 rows and 3 or 5 columns, without stride and
     upsampling.
 
@@ -61,23 +58,18 @@ def winograd(
     (or an overflow within the transforms) spreads over a whole tile.
     """
     cdef Problem p
-    cdef Py_ssize_t itemsize = sizeof(real)
-    cdef int i
-    if x.shape[0] == 0:
-        return True
+    cdef Batch results = batch_of(out)
     p.images = images_of(x, pad)
-    p.w, p.out = &w[0, 0, 0, 0], &out[0, 0, 0, 0]
-    p.bias = NULL
-    if b is not None:
-        p.bias = &b[0]
-    p.C = x.shape[1]
-    p.O, p.P, p.Q = out.shape[1], out.shape[2], out.shape[3]
-    p.w_per_filter, p.w_per_channel = w.strides[0] // itemsize, w.strides[1] // itemsize
-    p.w_per_row, p.w_per_col = w.strides[2] // itemsize, w.strides[3] // itemsize
-    p.w_end = p.w + 1
-    for i in range(4):
-        p.w_end += max(<Py_ssize_t> 0, (w.shape[i] - 1) * (w.strides[i] // itemsize))
-    p.tiling = tiling_of(x.shape[0], p.P, p.Q, w.shape[2], w.shape[3])
+    p.w = filters_of(w)
+    p.bias = bias_of(b)
+    if p.images.N == 0:
+        return True
+    p.w_end = p.w.start + 1 + (
+        max(<Py_ssize_t> 0, (p.w.O - 1) * p.w.per_filter) + max(<Py_ssize_t> 0, (p.w.C - 1) * p.w.per_channel)
+        + max(<Py_ssize_t> 0, (p.w.KH - 1) * p.w.per_row) + max(<Py_ssize_t> 0, (p.w.KW - 1) * p.w.per_col)
+    )
+    p.out, p.C, p.O, p.P, p.Q = results.start, p.images.C, results.C, results.H, results.W
+    p.tiling = tiling_of(p.images.N, p.P, p.Q, p.w.KH, p.w.KW)
     return convolve_few(&p, threads) if are_few(&p) else convolve(&p, threads)
 
 
@@ -149,9 +141,9 @@ cdef inline void gather_filters(
     cdef Py_ssize_t rows = p.tiling.h.taps, cols = p.tiling.w.taps, taps = rows * cols
     cdef Py_ssize_t lane, tap = 0, i, j
     # Filters are mostly whole in memory, or back to front for the gradient with respect to the input.
-    cdef bint turned = p.w_per_col == -1 and (rows == 1 or p.w_per_row == -cols)
+    cdef bint turned = p.w.per_col == -1 and (rows == 1 or p.w.per_row == -cols)
     cdef const real* first = w - (taps - 1) if turned else w
-    if lanes == LANES and (turned or p.w_per_col == 1 and (rows == 1 or p.w_per_row == cols)):
+    if lanes == LANES and (turned or p.w.per_col == 1 and (rows == 1 or p.w.per_row == cols)):
         while tap < taps and first + (per_lane * (LANES - 1) if per_lane > 0 else 0) + tap + LANES <= p.w_end:
             for lane in range(LANES):
                 corner[lane] = load(first + lane * per_lane + tap)
@@ -164,19 +156,19 @@ cdef inline void gather_filters(
     for lane in range(lanes):
         for i in range(rows):
             for j in range(cols):
-                filters[(cols * i + j) * LANES + lane] = w[i * p.w_per_row + j * p.w_per_col]
+                filters[(cols * i + j) * LANES + lane] = w[i * p.w.per_row + j * p.w.per_col]
         w += per_lane
 
 
 cdef int weights_item(const void* problem, Py_ssize_t row, char* scratch) noexcept nogil:
     """Transform the weights of one output channel, a vector of input channels at a time."""
     cdef const Problem* p = <const Problem*> problem
-    cdef const real* w = p.w + (p.first + row) * p.w_per_filter
+    cdef const real* w = p.w.start + (p.first + row) * p.w.per_filter
     cdef real* to = p.weights + row * p.pitch
     cdef Py_ssize_t block, c
     for block in range(p.pitch // LANES):
         c = block * LANES
-        transform_filters(p, w + c * p.w_per_channel, p.w_per_channel, min(<Py_ssize_t> LANES, p.C - c),
+        transform_filters(p, w + c * p.w.per_channel, p.w.per_channel, min(<Py_ssize_t> LANES, p.C - c),
                           to + c, p.weights_plane)
     return 0
 
@@ -308,8 +300,8 @@ cdef int few_item(const void* problem, Py_ssize_t item, char* scratch) noexcept 
         for c in range(cs):
             for v in range(2):
                 transform_filters(
-                    p, p.w + (first + v * LANES) * p.w_per_filter + (from_c + c) * p.w_per_channel,
-                    p.w_per_filter, max(<Py_ssize_t> 0, min(<Py_ssize_t> LANES, count - v * LANES)),
+                    p, p.w.start + (first + v * LANES) * p.w.per_filter + (from_c + c) * p.w.per_channel,
+                    p.w.per_filter, max(<Py_ssize_t> 0, min(<Py_ssize_t> LANES, count - v * LANES)),
                     weights + c * PANEL + v * LANES, plane,
                 )
         for e in range(p.tiling.elements):

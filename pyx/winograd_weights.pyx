@@ -10,6 +10,7 @@ tiles, which work items compute for a block of input and output channels each.
 from libc.stdlib cimport free
 from libc.string cimport memset
 
+from buffers cimport Batch, batch_of
 from parallel cimport allocate, carve, on_line, round_to_line, run_items
 from simd cimport LANES, add, horizontal_sum, real, splat, subtract, vec
 from taps cimport ceil_div
@@ -41,23 +42,21 @@ cdef struct Problem:
     Py_ssize_t input_plane, gradient_plane
 
 
-def winograd_weights(
-    const real[:, :, :, ::1] x, const real[:, :, :, ::1] dz, real[:, :, :, ::1] dw, tuple pad, int threads,
-):
+def winograd_weights(x, dz, dw, tuple pad, int threads):
     """What `correlate_weights` computes for kernels of 1, 3 or 5 rows and 3 or 5 columns, without stride
     and upsampling.
 
     Returns whether all results are finite; if not, none may be used (see `winograd`).
     """
     cdef Problem p
-    p.O, p.P, p.Q = dz.shape[1], dz.shape[2], dz.shape[3]
-    p.dw = &dw[0, 0, 0, 0]
-    memset(p.dw, 0, p.O * x.shape[1] * dw.shape[2] * dw.shape[3] * sizeof(real))
-    if x.shape[0] == 0:
-        return True
+    cdef Batch gradients = batch_of(dz), filters = batch_of(dw)
     p.images = images_of(x, pad)
-    p.dz = &dz[0, 0, 0, 0]
-    p.tiling = tiling_of(x.shape[0], p.P, p.Q, dw.shape[2], dw.shape[3])
+    p.dw, p.dz = filters.start, gradients.start
+    p.O, p.P, p.Q = gradients.C, gradients.H, gradients.W
+    memset(p.dw, 0, filters.N * filters.C * filters.H * filters.W * sizeof(real))
+    if p.images.N == 0:
+        return True
+    p.tiling = tiling_of(p.images.N, p.P, p.Q, filters.H, filters.W)
     return sum_slabs(&p, threads)
 
 
