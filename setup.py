@@ -20,7 +20,10 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError, LinkError
 
-FAMILIES = ("conv", "conv_weights", "winograd", "winograd_weights", "pool", "norm", "activation", "probe")
+FAMILIES = (
+    "conv", "conv_weights", "winograd", "winograd_weights", "pool", "pool_gradient", "norm", "activation",
+    "probe",
+)
 REALS = ("float32", "float64")
 # The levels of src/fastconv/_kernels/__init__.py. Every level is compiled, whatever this
 # machine has; _cpu.pyx, compiled for the baseline, tells at import which can run.

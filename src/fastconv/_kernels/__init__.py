@@ -5,7 +5,7 @@ instruction-set level and each of float32 and float64, so a module here is calle
 `{family}_{level}_{real}`, say `conv_x86_64_v3_float32`. At import
 
 1. `_cpu`, compiled for the baseline and so safe everywhere, says which levels this machine runs;
-2. the highest, or the one that FASTCONV_ISA names, is loaded, eight modules for each dtype. The
+2. the highest, or the one that FASTCONV_ISA names, is loaded, a module for each family and dtype. The
    others are never touched: initialising a module compiled for instructions that the processor
    lacks can kill the process before any check of ours runs;
 3. their functions become one `KernelSet` a dtype, which `backend` hands out.
@@ -27,7 +27,8 @@ _FAMILIES = {
     "conv_weights": ("correlate_weights", "sum_channels"),
     "winograd": ("winograd",),
     "winograd_weights": ("winograd_weights",),
-    "pool": ("max_pool", "max_pool_gradient", "mean_pool", "mean_pool_gradient"),
+    "pool": ("max_pool", "mean_pool"),
+    "pool_gradient": ("max_pool_gradient", "mean_pool_gradient"),
     "norm": ("batch_norm", "batch_norm_eval", "batch_norm_gradient", "scale_planes"),
     "activation": (
         "relu", "relu_gradient", "sigmoid", "sigmoid_gradient", "tanh_gradient", "gelu", "gelu_gradient",
