@@ -15,7 +15,7 @@ from simd cimport (
     splat, splat_lane, store, store_bytes, store_lanes, store_some, transpose, vec,
 )
 from window cimport (
-    GROUP, STRIP, WIDEST, Window, round_to_vectors, run, set_window, store_planes,
+    GROUP, STRIP, WIDEST, Window, round_to_vectors, run, set_window, store_planes, transpose_back,
 )
 
 cdef enum:
@@ -376,8 +376,6 @@ cdef inline void store_places_of_planes(
     """What `store_planes` does with the results, for their places."""
     cdef vec lines[LANES]
     cdef Py_ssize_t lane
-    for lane in range(LANES):
-        lines[lane] = load(results + lane * LANES)
-    transpose(lines)
+    transpose_back(results, lines)
     for lane in range(planes):
         store_places(g, places, lane * g.P * g.Q + at, as_lanes(lines[lane]), count)

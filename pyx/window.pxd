@@ -97,14 +97,20 @@ cdef inline int block_item(const void* problem, Py_ssize_t item, char* scratch) 
     return 0
 
 
+cdef inline void transpose_back(const real* results, vec* lines) noexcept nogil:
+    """lines[lane][number] = results[number, lane]"""
+    cdef Py_ssize_t number
+    for number in range(LANES):
+        lines[number] = load(results + number * LANES)
+    transpose(lines)
+
+
 cdef inline void store_planes(
     const Window* g, Py_ssize_t planes, const real* results, Py_ssize_t count, real* target, Py_ssize_t at,
 ) noexcept nogil:
-    """Transpose back: `count` results of each plane, of results[number, lane], to target from `at` on."""
+    """`count` results of each plane, of results[number, lane], to target from `at` on."""
     cdef vec lines[LANES]
     cdef Py_ssize_t lane
-    for lane in range(LANES):
-        lines[lane] = load(results + lane * LANES)
-    transpose(lines)
+    transpose_back(results, lines)
     for lane in range(planes):
         store_some(target + lane * g.target_plane + at, lines[lane], count)

@@ -9,7 +9,7 @@ import pytest
 
 import fastconv
 from fastconv import cli
-from fastconv.backend import kernels
+from fastconv.backend import probe
 from fastconv.bench import BenchError, machine, measure, results, suites, timing
 from fastconv.bench.contenders import NAMES, Arrays, choose
 from fastconv.bench.problems import parse
@@ -200,18 +200,18 @@ def test_geometric_mean():
 def test_probe_kernels(backend, dtype):
     for threads in (1, 2):
         out = np.full(threads, np.nan, dtype)
-        operations = kernels(dtype).multiply_adds(out, 1000, threads)
+        operations = probe(dtype).multiply_adds(out, 1000, threads)
         assert operations > 0
         assert np.isfinite(out).all()
         source, target = np.arange(1003, dtype=dtype), np.zeros(1003, dtype)
-        kernels(dtype).copy(source, target, 2, threads)
+        probe(dtype).copy(source, target, 2, threads)
         assert np.array_equal(source, target)
 
 
 def test_compiled_multiply_adds_come_to_what_was_counted(dtype):
     """Every lane tends to 1: their sum is their number, and each has had two operations a round."""
     out = np.zeros(1, dtype)
-    assert kernels(dtype).multiply_adds(out, 1000, 1) == 2 * 1000 * round(out[0])
+    assert probe(dtype).multiply_adds(out, 1000, 1) == 2 * 1000 * round(out[0])
 
 
 def test_machine_survives_json():

@@ -98,6 +98,15 @@ def kernels(dtype: np.dtype[Any]) -> KernelSet:
     return _BACKENDS[_choice.get()][dtype.char]
 
 
+def probe(dtype: np.dtype[Any]) -> Any:
+    """What measures this machine (`pyx/probe.pyx`), for a dtype: of the active backend."""
+    if ISA is not None and _choice.get() == "compiled":
+        return _kernels.probe(ISA, dtype.name)
+    from . import pure
+
+    return pure
+
+
 def _check_present(name: str) -> None:
     if _choice.check(name) == "compiled" and "compiled" not in _BACKENDS:
         raise ImportError("backend 'compiled' is not there: this copy has only 'pure'")

@@ -35,7 +35,6 @@ _FAMILIES = {
         "swish", "swish_gradient", "softmax", "softmax_gradient",
         "squared_error", "scaled_difference", "cross_entropy", "cross_entropy_gradient",
     ),
-    "probe": ("multiply_adds", "copy"),
 }
 
 
@@ -72,8 +71,6 @@ class KernelSet(NamedTuple):
     scaled_difference: Callable[[Array, Array, float, Array, int], None]
     cross_entropy: Callable[[Array, Array, int, int], float]
     cross_entropy_gradient: Callable[[Array, Array, Array, int, int], None]
-    multiply_adds: Callable[[Array, int, int], int]
-    copy: Callable[[Array, Array, int, int], None]
 
     @classmethod
     def of(cls, source: Any) -> KernelSet:
@@ -112,6 +109,20 @@ def load(level: str) -> dict[str, KernelSet]:
             found.update({name: _function(module, name) for name in names})
         sets[char] = KernelSet(**found)
     return sets
+
+
+def probe(level: str, real: str) -> Any:
+    """The module of `pyx/probe.pyx`, for "float32" or "float64": no layer uses it, so `load` does not.
+
+    Raises
+    ------
+    ImportError
+        It is missing or broken.
+    """
+    module = _import(f"probe_{level.replace('-', '_')}_{real}")
+    for name in ("multiply_adds", "copy"):
+        _function(module, name)
+    return module
 
 
 def _import(name: str) -> Any:

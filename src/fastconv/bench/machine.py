@@ -72,13 +72,13 @@ def measure(dtypes: Sequence[str], threads: Sequence[int]) -> Machine:
 
 
 def _gflops(dtype: str, threads: int) -> float:
-    kernel = backend.kernels(np.dtype(dtype))
+    kernel = backend.probe(np.dtype(dtype))
     out = np.empty(threads, dtype)
     return _rate(lambda rounds: kernel.multiply_adds(out, rounds, threads), 1 << 16)
 
 
 def _gbs(size: int, threads: int) -> float:
-    kernel = backend.kernels(np.dtype(np.float64))
+    kernel = backend.probe(np.dtype(np.float64))
     source = np.ones(size // 16)
     target = np.zeros_like(source)
 

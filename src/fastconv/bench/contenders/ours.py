@@ -199,7 +199,10 @@ def _kernel_steps(a: Arrays) -> tuple[Any, Any, Any]:
     stride: Any = p.stride
     padding: Any = p.padding
     up: Any = p.up
-    return (stride, padding, up) if len(p.size) == 2 else internals._steps_1d(stride[0], padding[0], up[0])
+    if len(p.size) == 1:
+        stride, padding, up = internals._steps_1d(stride[0], padding[0], up[0])
+    _, stride, up = internals._geometry(a.X, a.W, stride, padding, up)
+    return stride, padding, up
 
 
 def _as_2d(x: Array) -> Array:
