@@ -11,8 +11,8 @@ from libc.stdint cimport uint8_t
 from buffers cimport Batch, batch_of, start_of
 from simd cimport (
     LANES, above, above_or_nan, add, add_lanes, as_lanes, as_numbers, beats, choose, choose_lanes,
-    horizontal_sum, lane_int, lane_ints, load, load_lanes, load_some, load_strided, multiply_add, real,
-    splat, splat_lane, store, store_bytes, store_lanes, store_some, transpose, vec,
+    divide, horizontal_sum, lane_int, lane_ints, load, load_lanes, load_some, load_strided,
+    multiply_add, real, splat, splat_lane, store, store_bytes, store_lanes, store_some, transpose, vec,
 )
 from window cimport (
     GROUP, STRIP, WIDEST, Window, round_to_vectors, run, set_window, store_planes, transpose_back,
@@ -237,7 +237,7 @@ cdef inline void down(
                     place[i])
     for i in range(n):
         if kind == MEAN:
-            store_some(out + i * LANES, best[i] / size, room - i * LANES)
+            store_some(out + i * LANES, divide(best[i], size), room - i * LANES)
         else:
             store_some(out + i * LANES, best[i], room - i * LANES)
             store_places(g, places, at + i * LANES, place[i], room - i * LANES)
@@ -364,7 +364,7 @@ cdef inline void along_planes(
             best = choose(wins, y, best)
             place = choose_lanes(wins, other, place)
     if kind == MEAN:
-        store(result, best / splat(<real> (g.kh * g.kw)))
+        store(result, divide(best, splat(<real> (g.kh * g.kw))))
     else:
         store(result, best)
         store(result + LANES * LANES, as_numbers(place))

@@ -8,7 +8,7 @@ from libc.stdint cimport uint8_t
 
 from buffers cimport Batch, batch_of, start_of
 from simd cimport (
-    LANES, add, copy_run, first_lanes, high, lane_ints, load, load_some, low, real, splat, store,
+    LANES, add, copy_run, divide, first_lanes, high, lane_ints, load, load_some, low, real, splat, store,
     store_some, transpose, vec, where,
 )
 from window cimport (
@@ -211,14 +211,14 @@ cdef inline void sum_rows(
             for i in range(GROUP):
                 sum[i] = add(sum[i], load(dz + u * g.Q + w + i * LANES))
         for i in range(GROUP):
-            store(sums + w + i * LANES, sum[i] / size)
+            store(sums + w + i * LANES, divide(sum[i], size))
         w += GROUP * LANES
     while w < end:
         if g.end - (dz + (count - 1) * g.Q + w) >= LANES:
             sum[0] = load(dz + w)
             for u in range(1, count):
                 sum[0] = add(sum[0], load(dz + u * g.Q + w))
-            store(sums + w, where(first_lanes(min(<Py_ssize_t> LANES, end - w)), sum[0] / size))
+            store(sums + w, where(first_lanes(min(<Py_ssize_t> LANES, end - w)), divide(sum[0], size)))
             w += LANES
         else:
             one = dz[w]
@@ -291,7 +291,7 @@ cdef inline void sum_planes(
                 x += g.source_plane
         transpose(sum)
         for lane in range(LANES):
-            store(sums + (j + lane) * LANES, sum[lane] / size)
+            store(sums + (j + lane) * LANES, divide(sum[lane], size))
         j += LANES
     for j in range(g.Q, g.strip):
         store(sums + j * LANES, splat(0))

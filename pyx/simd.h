@@ -41,6 +41,8 @@ static inline void store(real *target, vec value) { *(vec_in_memory *)target = v
 static inline vec splat(real x) { return x - (vec){0}; }
 static inline vec add(vec a, vec b) { return a + b; }
 static inline vec subtract(vec a, vec b) { return a - b; }
+/* Not Cython's own division: with checks on, it would compare the vector to 0. */
+static inline vec divide(vec a, vec b) { return a / b; }
 /* sum + a * b, fused where the instruction set has it. */
 static inline vec multiply_add(vec sum, vec a, vec b) { return sum + a * b; }
 #if FASTCONV_VECTOR_BYTES == 16 && defined(FASTCONV_FLOAT64)

@@ -16,6 +16,7 @@ cdef extern from "simd.h" nogil:
     vec splat(real x)
     vec add(vec a, vec b)
     vec subtract(vec a, vec b)
+    vec divide(vec a, vec b)
     vec multiply_add(vec sum, vec a, vec b)
     real horizontal_sum(vec a)
     vec even(vec a, vec b)
