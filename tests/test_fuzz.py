@@ -44,6 +44,9 @@ FOUND = [
     "threads=3 seed=2328468517 dLdZ=float32/special/negative_strides A=float32/special/C W=float32/zeros/C",
     "conv2d n=3 ic=1 oc=1 kh=1 sh=1 ph=1 uh=1 ih=6 kw=2 sw=1 pw=1 uw=2 iw=3 algorithm=winograd threads=1 "
     "seed=1017130001 A=float64/special/C W=float64/zeros/C b=float64/zeros/all_strides_zero",
+    # np.einsum over no terms gave what lay in memory.
+    "conv2d n=1 ic=2 oc=1 kh=2 sh=12 ph=1 uh=2 ih=8 kw=1 sw=1 pw=0 uw=2 iw=7 algorithm=auto threads=1 "
+    "seed=1396097501 A=float64/special/C W=float64/special/zero_strides_in_the_batch b=float64/tiny/C",
 ]
 
 

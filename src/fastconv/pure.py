@@ -55,7 +55,7 @@ def _all_finite(*arrays: Array) -> bool:
 
 
 # Where one of two matrices is a vector, BLAS leaves out products with its zeros, and 0 * infinity is lost:
-# what is not finite goes by einsum's own loops.
+# what is not finite is multiplied number by number.
 
 
 @_in_silence
@@ -68,7 +68,7 @@ def correlate(
         if by_blas:
             out[:, :, p, q] = np.tensordot(seen, filters, axes=((1, 2, 3), (1, 2, 3)))
         else:
-            out[:, :, p, q] = np.einsum("ncuv,ocuv->no", seen, filters)
+            out[:, :, p, q] = (seen[:, None] * filters).sum(axis=(2, 3, 4))
     if b is not None:
         out += b[:, None, None]
 
@@ -83,7 +83,7 @@ def correlate_weights(
         if by_blas:
             dw[:, :, u, v] += np.tensordot(dz[:, :, p, q], seen, axes=(0, 0))
         else:
-            dw[:, :, u, v] += np.einsum("no,ncuv->ocuv", dz[:, :, p, q], seen)
+            dw[:, :, u, v] += (dz[:, :, p, q, None, None, None] * seen[:, None]).sum(axis=0)
 
 
 @_in_silence
