@@ -13,6 +13,9 @@ Every layer, block and model of the course is here by its own name::
 `functional`, which checks everything and calls one kernel of the active `backend`.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from . import functional, models, nn
 from ._version import __version__
 from .algorithm import get_conv_algorithm, set_conv_algorithm, use_conv_algorithm
@@ -53,6 +56,12 @@ from .nn import (
     Upsample1d,
     Upsample2d,
 )
+
+if TYPE_CHECKING:
+    from .weights import load, save
+
+# Names that are imported when first asked for, and the modules that have them.
+_LAZY = {"load": "weights", "save": "weights"}
 
 __all__ = [
     "CNN",
@@ -97,8 +106,10 @@ __all__ = [
     "get_backend",
     "get_conv_algorithm",
     "get_num_threads",
+    "load",
     "models",
     "nn",
+    "save",
     "set_backend",
     "set_conv_algorithm",
     "set_num_threads",
@@ -106,3 +117,9 @@ __all__ = [
     "use_backend",
     "use_conv_algorithm",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LAZY[name]}", __name__), name)
