@@ -13,6 +13,9 @@ Every layer, block and model of the course is here by its own name::
 `functional`, which checks everything and calls one kernel of the active `backend`.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from . import functional, models, nn
 from ._version import __version__
 from .algorithm import get_conv_algorithm, set_conv_algorithm, use_conv_algorithm
@@ -53,6 +56,28 @@ from .nn import (
     Upsample1d,
     Upsample2d,
 )
+
+if TYPE_CHECKING:
+    from .swapping import install, swap, uninstall
+
+# What is imported when first asked for, and from where: nobody pays for it in `import fastconv`.
+_LATER = {
+    "install": "swapping",
+    "swap": "swapping",
+    "uninstall": "swapping",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
+
 
 __all__ = [
     "CNN",
@@ -97,12 +122,15 @@ __all__ = [
     "get_backend",
     "get_conv_algorithm",
     "get_num_threads",
+    "install",
     "models",
     "nn",
     "set_backend",
     "set_conv_algorithm",
     "set_num_threads",
     "show_config",
+    "swap",
+    "uninstall",
     "use_backend",
     "use_conv_algorithm",
 ]
