@@ -36,13 +36,13 @@ def add_run(commands: Any) -> None:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Those that say what is replaced."""
     parser.add_argument("--pure", action="store_true", help="replace by the NumPy kernels")
-    parser.add_argument("--only", type=_layers, default=(), metavar="NAME,...", help="replace these classes only")
+    parser.add_argument("--only", type=_layers, default=(), metavar="NAME,...", help="replace these classes")
     parser.add_argument(
-        "--except", type=_layers, default=(), metavar="NAME,...", dest="exclude", help="leave these classes alone"
+        "--except", type=_layers, default=(), metavar="NAME,...", dest="exclude", help="leave these alone"
     )
     parser.add_argument(
         "--all", action="store_true",
-        help="also Linear, activations, losses, blocks and models, which revisions of the course scale differently",
+        help="also Linear, activations, losses, blocks and models, which are scaled differently in revisions",
     )
     parser.add_argument(
         "--include", type=_names, action="extend", default=[], metavar="PACKAGE,...",
@@ -80,10 +80,15 @@ def _finish(report: SwapReport, process: int, quiet: bool, file: str | None) -> 
     if file is not None:
         report.write_json(file, fastconv=__version__, backend=get_backend(), isa=ISA)
     if not quiet and sys.stderr is not None:
-        threads = get_num_threads()
-        kernels = "NumPy kernels" if get_backend() == "pure" else f"{ISA}, {threads} thread{'s'[: threads != 1]}"
-        lines = str(report).splitlines()
-        print("\n".join([f"fastconv: {kernels}", *(f"  {line}" for line in lines)]), file=sys.stderr, flush=True)
+        lines = [f"fastconv: {_kernels()}", *(f"  {line}" for line in str(report).splitlines())]
+        print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _kernels() -> str:
+    if get_backend() == "pure":
+        return "NumPy kernels"
+    threads = get_num_threads()
+    return f"compiled kernels, {ISA}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def _layers(text: str) -> frozenset[str]:

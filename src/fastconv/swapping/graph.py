@@ -18,13 +18,14 @@ from .catalogue import KNOWN, check_names
 from .recognise import Choice, Refused, recognise
 from .replace import CHECK, Replacement
 from .report import Entry, SwapReport
-from .session import Options
+from .session import file_of
 from .state import attributes
 from .usercode import UserCode
-from .session import file_of
 from .verify import Check, Mismatch, different
 
-_PLAIN = (str, bytes, int, float, complex, type(None), np.ndarray, np.generic)
+# Nothing is looked for in these; in objects of these, and of the user's classes, it is.
+_PLAIN = (str, bytes, int, float, complex, type(None), np.ndarray, np.generic, type, ModuleType, FunctionType)
+_HOLDERS = (Layer, SimpleNamespace)
 # What a layer of the user's own holds that another dtype is for.
 _PARAMETERS = (
     "W", "b", "dLdW", "dLdb", "BW", "Bb", "dLdBW", "dLdBb", "M", "V", "running_M", "running_V",
@@ -120,7 +121,8 @@ class _Swapping:
     def _replacement(self, original: type) -> Replacement:
         if original not in self.replacements:
             try:
-                self.replacements[original] = Replacement(recognise(original), check=_none if self.verifying else None)
+                check = _none_yet if self.verifying else None
+                self.replacements[original] = Replacement(recognise(original), check=check)
             except Refused as reason:
                 self.replacements[original] = reason
         found = self.replacements[original]
@@ -162,15 +164,16 @@ class _Swapping:
     def convert(self, layers: Iterable[Any], dtype: np.dtype[Any]) -> None:
         for layer in layers:
             for name in _PARAMETERS:
-                value = vars(layer).get(name) if hasattr(layer, "__dict__") else None
+                value = attributes(layer).get(name)
                 if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.dtype != dtype:
                     self.converted.append((layer, name, value.dtype))
                     setattr(layer, name, value.astype(dtype))
 
     def undo(self) -> None:
         for layer, name, dtype in self.converted:
-            if isinstance(vars(layer).get(name), np.ndarray):
-                setattr(layer, name, vars(layer)[name].astype(dtype))
+            held = attributes(layer).get(name)
+            if isinstance(held, np.ndarray):
+                setattr(layer, name, held.astype(dtype))
         for layer, replacement, _ in reversed(self.done):
             replacement.give_back(layer)
         self.converted.clear()
@@ -191,7 +194,7 @@ class _CheckAtOnce(Check):
         return Z
 
 
-def _none(replacement: Replacement) -> None:
+def _none_yet(replacement: Replacement) -> None:
     """Methods are to be verified, but no object yet."""
 
 
@@ -214,7 +217,6 @@ def _objects(root: Any, users: UserCode) -> Iterator[tuple[str, Any]]:
         elif isinstance(value, (list, tuple, set, frozenset, deque)):
             waiting.extend((f"{path}[{i}]", item) for i, item in enumerate(value))
         cls = type(value)
-        if value is root or issubclass(cls, (Layer, SimpleNamespace)) or users.owns(cls.__module__, _file(cls)):
-            if not isinstance(value, (type, ModuleType, FunctionType)):
-                yield path, value
-                waiting.extend((f"{path}.{name}", item) for name, item in attributes(value).items())
+        if value is root or issubclass(cls, _HOLDERS) or users.owns(cls.__module__, _file(cls)):
+            yield path, value
+            waiting.extend((f"{path}.{name}", item) for name, item in attributes(value).items())

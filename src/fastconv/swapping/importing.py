@@ -24,7 +24,7 @@ class Imports:
         self.session = session
 
     def start(self) -> None:
-        sys.meta_path.insert(0, self)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, self)
 
     def stop(self) -> None:
         sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not self]

@@ -60,8 +60,9 @@ def _lost(fast: type[Layer], state: State, theirs: Mapping[str, Any]) -> str | N
 
 def _input(theirs: Mapping[str, Any], ndim: int, fallback: str = "") -> Any:
     for name in _INPUTS:
-        if np.ndim(theirs.get(name)) == ndim:
-            return theirs[name]
+        held = theirs.get(name)
+        if isinstance(held, np.ndarray) and held.ndim == ndim:
+            return held
     for name, part in theirs.items():
         if fallback and name.endswith(fallback) and part is not None:
             return _input(attributes(part), ndim)

@@ -118,7 +118,8 @@ class Replacement:
         except (TypeError, ValueError) as error:
             raise Refused(f"its constructor was called in a way that is not the course's: {error}") from None
         if parameters is None:
-            given = {name: call.arguments[name] for name in own_parameters(self.fast) if name in call.arguments}
+            names = own_parameters(self.fast).keys() & call.arguments.keys()
+            given = {name: call.arguments[name] for name in names}
         else:
             call.apply_defaults()
             given = {}
@@ -136,8 +137,7 @@ class Replacement:
         self.refused(self, reason)
         if made is None or not self.in_place:
             raise TypeError(
-                f"fastconv cannot make {self.name}: {reason}. To keep your own class: "
-                f"fastconv run --except {self.name}, or fastconv.install(exclude=[{self.name!r}])"
+                f"fastconv cannot make {self.module}.{self.name}: {reason}. {_how_to_keep(self)}"
             )
         if type(layer) is not self.cls:
             self.rebase()
@@ -172,7 +172,7 @@ class Replacement:
 
         Compiled layers inside are twins, too, or with ``deep=False`` the layers themselves.
         """
-        twin = self.original.__new__(self.original)
+        twin = _empty(self.original)
         private = _private(self.fast)
         for name, value in vars(layer).items():
             if name not in private:
@@ -211,7 +211,7 @@ class Replacement:
         twin = self.twin(layer, deep=False)
         seen = _seen(layer)
         if seen is None or self.recognised.unwritten:
-            return vars(twin)
+            return dict(vars(twin))
         kept = {k: np.copy(v) for k, v in vars(twin).items() if k in ("running_M", "running_V")}
         stream = np.random.get_state()
         with self.own_name():
@@ -222,7 +222,8 @@ class Replacement:
         if isinstance(drawn, np.ndarray) and vars(layer).get("mask") is not None:
             scale = drawn.max(initial=1)  # some revisions keep the mask scaled
             twin.mask = np.broadcast_to(layer.mask, drawn.shape) * scale
-        return vars(twin)
+        state: State = vars(twin)
+        return state
 
     @contextmanager
     def own_name(self) -> Iterator[None]:
@@ -247,6 +248,12 @@ def replacement_of(cls: type) -> Replacement | None:
     """The replacement that a class is, or is derived from."""
     found = getattr(cls, "_fastconv_replacement", None)
     return found if isinstance(found, Replacement) else None
+
+
+def _empty(cls: type) -> Any:
+    """An object without a constructor having run."""
+    make: Any = cls.__new__
+    return make(cls)
 
 
 def become(layer: Any, cls: type, state: State) -> None:
@@ -279,6 +286,11 @@ def keep_parts(layer: Any, twin: Any) -> None:
             keep_parts(value, other)
             become(value, part.original, vars(other))
             vars(twin)[name] = value
+
+
+def _how_to_keep(replacement: Replacement) -> str:
+    name = replacement.name
+    return f"To keep your own class: fastconv run --except {name}, or exclude=[{name!r}] in Python"
 
 
 # ---- the class -----------------------------------------------------------------------------------
@@ -368,9 +380,8 @@ def _missing_attribute(replacement: Replacement) -> Callable[[Any, str], Any]:
         message = f"{type(self).__name__!r} object has no attribute {name!r}"
         if not name.startswith("__"):
             message += (
-                f": fastconv has put a compiled layer in the place of {replacement.module}.{replacement.name},"
-                f" which keeps other things. To keep your own class: fastconv run --except {replacement.name},"
-                f" or exclude=[{replacement.name!r}] of fastconv.install and fastconv.swap"
+                f": fastconv has put a compiled layer in the place of {replacement.module}.{replacement.name}, "
+                f"which keeps other things. {_how_to_keep(replacement)}"
             )
         raise AttributeError(message, name=name, obj=self)
 
@@ -407,14 +418,14 @@ def _set_state(self: Any, state: State) -> None:
 
 
 def _deepcopy(self: Any, memo: dict[int, Any]) -> Any:
-    new = type(self).__new__(type(self))
+    new = _empty(type(self))
     memo[id(self)] = new
     new.__dict__.update(copy.deepcopy({k: v for k, v in vars(self).items() if k != CHECK}, memo))
     return new
 
 
 def _copy(self: Any) -> Any:
-    new = type(self).__new__(type(self))
+    new = _empty(type(self))
     new.__dict__.update({k: v for k, v in vars(self).items() if k != CHECK})
     return new
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -38,10 +40,18 @@ class Entry:
             self.reason = f"{self.reason}; {text}" if self.reason else text
 
     @property
+    def place(self) -> str:
+        """`where`, a file as seen from the current folder if that is shorter."""
+        if not os.path.isabs(self.where):
+            return self.where
+        return min(self.where, os.path.relpath(self.where), key=len)
+
+    @property
     def remark(self) -> str:
-        if not self.calls:
+        if not self.calls or not self.by:
             return self.reason
-        verified = f"verified, {self.calls} calls"
+        share = max(self.differences.values(), default=0.0)
+        verified = f"verified in {self.calls} calls, largest difference {share:.1g} of what is allowed"
         return f"{verified}; {self.reason}" if self.reason else verified
 
 
@@ -84,10 +94,15 @@ class SwapReport:
 
     def __str__(self) -> str:
         lines = [f"swapped: {len(self.swapped)}"]
-        lines += _table([(e.name, e.where, f"by {e.by}", e.remark) for e in self.swapped])
-        if self.kept:
-            lines += [f"left alone: {len(self.kept)}"]
-            lines += _table([(e.name, e.where, e.remark) for e in self.kept])
+        lines += _table((e.name, e.place, f"by {e.by}", e.remark) for e in self.swapped)
+        if not self.kept:
+            return "\n".join(lines)
+        lines.append(f"left alone: {len(self.kept)}")
+        alike = Counter(e.reason for e in self.kept)
+        lines += _table((e.name, e.place, e.reason) for e in self.kept if alike[e.reason] == 1)
+        for reason in [reason for reason, count in alike.items() if count > 1]:
+            names = dict.fromkeys(e.name for e in self.kept if e.reason == reason)
+            lines.append(f"  {', '.join(names)}: {reason}")
         return "\n".join(lines)
 
     def __repr__(self) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from types import CodeType, ModuleType, TracebackType
 from typing import Any, NamedTuple
 
-_HERE = os.path.dirname(os.path.realpath(__file__))
+_HERE = os.path.dirname(__file__) + os.sep
 
 
 class CannotRun(Exception):
@@ -115,7 +115,7 @@ def _file(path: str) -> Program:
     file = os.path.abspath(path)
     try:
         with io.open_code(file) as source:
-            code = pkgutil.read_code(source)  # type: ignore[arg-type]
+            code = pkgutil.read_code(source)
         if code is None:
             with io.open_code(file) as source:
                 code = compile(source.read(), file, "exec", dont_inherit=True)
@@ -141,7 +141,7 @@ def _container(path: str) -> Program:
     spec = None if importer is None else importer.find_spec("__main__")
     if spec is None:
         raise CannotRun(f"{sys.executable}: can't find '__main__' module in {path!r}", 1)
-    return Program(_code(spec), path, path, spec.origin, spec.loader, spec)
+    return Program(_code(spec), path, os.path.abspath(path), spec.origin, spec.loader, spec)
 
 
 def _module(name: str) -> Program:
@@ -151,11 +151,11 @@ def _module(name: str) -> Program:
         if package:
             spec = importlib.util.find_spec(f"{name}.__main__")
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        if isinstance(error, ModuleNotFoundError) and name.startswith(f"{error.name}"):
-            spec, package = None, False
-        else:
-            _show_program_alone()
+        if not (isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}.")):
+            _show_program_alone()  # of a package around the module
             raise
+        reason = f"Error while finding module specification for {name!r} ({type(error).__name__}: {error})"
+        raise CannotRun(f"{sys.executable}: {reason}", 1) from None
     if spec is None:
         if package:
             reason = f"No module named {name}.__main__; {name!r} is a package and cannot be directly executed"
@@ -200,14 +200,21 @@ def _strip(error: BaseException | None, seen: set[int]) -> None:
 
 
 def _stripped(traceback: TracebackType | None) -> TracebackType | None:
+    """Without what led to the program, and without frames of ours that have called the program's."""
     kept: list[TracebackType] = []
     while traceback is not None:
-        code = traceback.tb_frame.f_code
-        if code is _execute.__code__:
-            kept.clear()  # all before it led to the program
-        elif not os.path.realpath(code.co_filename).startswith(_HERE):
+        file = traceback.tb_frame.f_code.co_filename
+        if traceback.tb_frame.f_code in (_execute.__code__, _file.__code__, _module.__code__):
+            kept.clear()
+        else:
+            if not _is_ours(file):
+                kept = [entry for entry in kept if not _is_ours(entry.tb_frame.f_code.co_filename)]
             kept.append(traceback)
         traceback = traceback.tb_next
     for entry, following in zip(kept, [*kept[1:], None]):
         entry.tb_next = following
     return kept[0] if kept else None
+
+
+def _is_ours(file: str) -> bool:
+    return file.startswith(_HERE)

@@ -23,7 +23,7 @@ from .verify import Check, Mismatch, different
 class Options:
     """What is replaced, and how: the arguments of `install`. Picklable, for child processes."""
 
-    choice: Choice = Choice()
+    choice: Choice
     include: tuple[str, ...] = ()
     verify: bool = False
     pure: bool = False
@@ -67,7 +67,8 @@ class Session:
             return cls
         known = self.replacements.get(cls)
         if known is not None:
-            return cls if known.retired else known.cls
+            found: type = cls if known.retired else known.cls
+            return found
         if cls in self.considered:
             return cls
         self.considered.add(cls)

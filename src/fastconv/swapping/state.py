@@ -80,7 +80,7 @@ def taken_over(fast: type[Layer], theirs: Mapping[str, Any], sizes: Sizes) -> St
 def _no_draws(fast: type[Layer]) -> dict[str, Callable[..., Any]]:
     """Arguments that keep a constructor from drawing weights, which the user's have been drawn."""
     names = {"weight_init_fn", "bias_init_fn"} & own_parameters(fast).keys()
-    return {name: _zeros for name in names}
+    return dict.fromkeys(names, _zeros)
 
 
 def _zeros(*shape: int) -> Any:
@@ -156,7 +156,7 @@ def _take_inner(blank: ConvOuter, theirs: Mapping[str, Any]) -> None:
 
 def _with_parts(fast: type[Layer], theirs: Mapping[str, Any]) -> State:
     for name in _PARTS[fast]:
-        part = theirs.get(name)
+        part: Any = theirs.get(name)
         if _nothing(part):
             raise Unwritten
         wanted = _COUNTS.get(name, 2 if fast is nn.ConvBlock else None)

@@ -1,4 +1,4 @@
-"""Methods that a student has still to write: ``pass``, ``raise NotImplementedError``, ``Z = None  # TODO``."""
+"""Methods that a student has still to write: ``pass``, ``return NotImplemented``, ``Z = None  # TODO``."""
 
 from __future__ import annotations
 
@@ -69,10 +69,7 @@ def _is_nothing(value: ast.expr | None, assigned: dict[str, list[ast.expr]]) -> 
         return True
     if isinstance(value, (ast.Name, ast.Attribute)):
         given = assigned.get(ast.unparse(value), [])
-        return bool(given) and all(
-            isinstance(v, ast.Constant) and v.value is None or isinstance(v, ast.Name) and v.id in _MARKS
-            for v in given
-        )
+        return bool(given) and all(_is_nothing(v, {}) for v in given)
     return False
 
 

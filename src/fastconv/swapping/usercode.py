@@ -60,8 +60,8 @@ def _library_folders() -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def _installation_folders() -> tuple[str, ...]:
-    of_site = getattr(site, "getsitepackages", list)()
-    of_user = getattr(site, "getusersitepackages", str)()
+    of_site: list[str] = getattr(site, "getsitepackages", list)()
+    of_user: str = getattr(site, "getusersitepackages", str)()
     named = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
     # Debian's Python is not told of all of its folders by a virtual environment.
     on_path = [entry for entry in sys.path if os.path.basename(entry) in ("site-packages", "dist-packages")]
@@ -92,5 +92,6 @@ def _modules_of(name: str) -> set[str]:
         text = metadata.distribution(name).read_text("top_level.txt") or ""
     except metadata.PackageNotFoundError:
         return {name.partition(".")[0]}
-    tops = {file.parts[0].partition(".")[0] for file in files if file.suffix in (".py", ".pyc", ".so", ".pyd")}
+    code = [file for file in files if file.suffix in (".py", ".pyc", ".so", ".pyd")]
+    tops = {file.parts[0].partition(".")[0] for file in code}
     return {top for top in tops | set(text.split()) if top.isidentifier()}

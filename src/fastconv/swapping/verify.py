@@ -11,6 +11,7 @@ sums at the sizes of such models, far below what any other formula would.
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -52,11 +53,12 @@ class Check:
     ) -> None:
         self.replacement, self.entry, self.failed = replacement, entry, failed
         self.left = CALLS
+        self.evaluates = "eval" in inspect.signature(replacement.fast.forward).parameters
         self.twin: Any = None  # has seen the forward whose backward is to come
         self.input: Any = None
 
     def forward(self, layer: Any, method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        evaluating = bool(kwargs.get("eval", args[1] if len(args) > 1 else False))
+        evaluating = self.evaluates and bool(kwargs.get("eval", args[1] if len(args) > 1 else False))
         if evaluating and self.twin is not None:  # the twin waits for its backward
             return method(layer, *args, **kwargs)
         if self.left == 0:
@@ -124,8 +126,9 @@ class Check:
         self._end(layer)
         keep_parts(layer, self.twin)
         state = vars(self.twin)
-        if self.replacement.own_class(layer) is not None:
-            become(layer, self.replacement.own_class(layer), state)
+        own = self.replacement.own_class(layer)
+        if own is not None:
+            become(layer, own, state)
             self.failed(self.replacement, mismatch)
         else:  # of a class that is about to be derived from the user's own again
             self.failed(self.replacement, mismatch)
@@ -133,7 +136,7 @@ class Check:
 
     def _compare(self, layer: Any, name: str, args: Any, theirs: Any, wanted: Any, found: Any) -> None:
         for given, seen in zip(args, theirs):
-            if isinstance(given, np.ndarray) and not np.array_equal(given, seen, equal_nan=given.dtype.kind == "f"):
+            if isinstance(given, np.ndarray) and given.tobytes() != seen.tobytes():
                 raise Mismatch(f"{name} changes its argument in place")
         scale = _scale(*args)
         if name == "backward":
