@@ -205,7 +205,7 @@ def _verified(method: Method, name: str) -> Method:
 
 
 def _renamed(replacement: Replacement, name: str, method: Method) -> Method:
-    """With the data under the name that the user's method has for it."""
+    """Also with its first argument, the data, under the name that the user's method has for it."""
     ours = first_argument(getattr(replacement.fast, name))
     theirs = first_argument(getattr(replacement.original, name))
     if ours is None or theirs is None or ours == theirs:
@@ -214,7 +214,7 @@ def _renamed(replacement: Replacement, name: str, method: Method) -> Method:
     @wraps(method)
     def renamed(self: Any, *args: Any, **kwargs: Any) -> Any:
         if theirs in kwargs:
-            kwargs[ours] = kwargs.pop(theirs)
+            args = (kwargs.pop(theirs), *args)
         return method(self, *args, **kwargs)
 
     return renamed

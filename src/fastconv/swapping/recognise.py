@@ -90,7 +90,11 @@ def _check_bases(cls: type, users: UserCode) -> None:
 
 
 def file_of(cls: type) -> str | None:
-    """Of the module that defines a class."""
+    """The file that a class is defined in, as far as that is known."""
+    for value in vars(cls).values():
+        code = getattr(value, "__code__", None)
+        if code is not None:  # of a method; the module may not be in sys.modules
+            return str(code.co_filename)
     file = getattr(sys.modules.get(cls.__module__), "__file__", None)
     return file if isinstance(file, str) else None
 

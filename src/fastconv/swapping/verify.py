@@ -72,7 +72,7 @@ class Check:
         self.twin = self.replacement.twin(layer) if waiting is None else copy.deepcopy(waiting)
         _own_arrays(self.twin)
         if not evaluating:
-            self.input = args[0] if args else None
+            self.input = next(iter((*args, *kwargs.values())), None)
         try:
             return self._both(layer, "forward", method, args, kwargs)
         finally:
@@ -111,14 +111,12 @@ class Check:
             self._compare(layer, name, args, theirs, wanted, found)
             if _stream_text(_stream()) != _stream_text(after):
                 raise Mismatch(f"{name} draws other random numbers")
-        except Mismatch as mismatch:
-            _set_stream(after)
-            self._give_up(layer, mismatch)
-            return wanted
         except Exception as error:
             _set_stream(after)
-            self._give_up(layer, Mismatch(f"{name} of the compiled layer: {error}"))
-            return wanted
+            if not isinstance(error, Mismatch):
+                error = Mismatch(f"{name} of the compiled layer: {error}")
+            self._give_up(layer, error)
+            return _as_called_with(args, theirs, wanted)
         self.entry.calls += 1
         return found
 
@@ -153,7 +151,7 @@ class Check:
 
     def _compare(self, layer: Any, name: str, args: Any, theirs: Any, wanted: Any, found: Any) -> None:
         for given, seen in zip(args, theirs):
-            if isinstance(given, np.ndarray) and given.tobytes() != seen.tobytes():
+            if _changed(given, seen):
                 raise Mismatch(f"{name} changes its argument in place")
         scale = _scale(*args)
         if name == "backward":
@@ -214,6 +212,20 @@ def _follow(twin: Any, layer: Any) -> None:
 
 def _copied(value: Any) -> Any:
     return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def _as_called_with(args: Any, copies: Any, result: Any) -> Any:
+    """Do to the arguments what was done to their copies; the result may be one of them."""
+    for given, copied in zip(args, copies):
+        if _changed(given, copied):
+            np.copyto(given, copied)
+        if result is copied:
+            result = given
+    return result
+
+
+def _changed(given: Any, copied: Any) -> bool:
+    return isinstance(given, np.ndarray) and given.tobytes() != copied.tobytes()
 
 
 def _scale(*arrays: Any) -> float:
