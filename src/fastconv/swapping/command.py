@@ -62,6 +62,9 @@ def options_of(arguments: argparse.Namespace) -> Options:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.report and not os.access(os.path.dirname(arguments.report) or ".", os.W_OK):
+        print(f"fastconv run: cannot write {arguments.report}", file=sys.stderr)
+        return 2
     report = start(options_of(arguments)).report
     # The program's own exit handlers come later and thus run before.
     atexit.register(_finish, report, os.getpid(), arguments.quiet, arguments.report)
