@@ -229,6 +229,37 @@ def test_errors_of_the_constructor_are_the_users(mytorch):
         module.Conv2d_stride1(3)
 
 
+TOLERANT = """
+class Flatten:
+    def forward(self, A):
+        assert A is not None, "nothing to flatten"
+        self.shape = getattr(A, "shape", None)
+        return A.reshape(len(A), -1) if self.shape else list(A)
+
+    def backward(self, dLdZ):
+        return dLdZ.reshape(self.shape)
+"""
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_an_input_that_only_the_users_class_takes_is_the_users(mytorch, verify):
+    mytorch.write("tolerant", TOLERANT)
+    report = fastconv.install(verify=verify)
+    flat, other = mytorch["tolerant"].Flatten(), mytorch["tolerant"].Flatten()
+    with pytest.raises(AssertionError, match="nothing to flatten") as error:
+        flat.forward(None)
+    assert error.value.__context__ is None
+    assert isinstance(flat, fastconv.Layer)
+    with pytest.raises(AttributeError, match="'shape'"):  # backward before forward, as ever
+        flat.backward(np.ones((2, 12)))
+    assert flat.forward("ab") == ["a", "b"]
+    assert not isinstance(flat, fastconv.Layer)
+    assert other.backward(other.forward(np.ones((2, 3, 4)))).shape == (2, 3, 4)
+    if not verify:  # which puts the class back
+        assert isinstance(other, fastconv.Layer)
+        assert "some objects stay as they are: A must be an array" in report.swapped[0].reason
+
+
 def test_a_missing_attribute_says_what_happened(mytorch):
     fastconv.install()
     pool = mytorch["pool"].MaxPool2d_stride1(2)

@@ -172,6 +172,25 @@ class Replacement:
         namespace = {"__module__": theirs.__module__, "__qualname__": theirs.__qualname__, DERIVED: theirs}
         return types.new_class(theirs.__name__, (theirs, self.cls), exec_body=lambda ns: ns.update(namespace))
 
+    def instead(self, layer: Any, name: str, args: Any, kwargs: Any, error: Exception) -> Any:
+        """The user's own method, where the compiled one has raised an error.
+
+        If it raises one, too, that is what the program gets. If not, the object is the user's own
+        from here on.
+        """
+        if type(layer) is not self.cls or self.recognised.unwritten:
+            raise error
+        own = empty(self.original)
+        own.__dict__.update(
+            self._given_back(layer) if name == "backward" else vars(self.twin(layer, deep=False))
+        )
+        with self.own_name():
+            result = getattr(own, name)(*args, **kwargs)
+        become(layer, self.original, vars(own))
+        if self.refused is not None:
+            self.refused(self, str(error))
+        return result
+
     # ---- back to the user's own ------------------------------------------------------------------
 
     def twin(self, layer: Any, deep: bool = True) -> Any:

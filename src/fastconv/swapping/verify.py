@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from .methods import Method
 from .replace import Replacement, become, keep_parts
 from .report import Entry
 from .standin import CHECK, replacement_of
@@ -59,7 +60,7 @@ class Check:
         self.twin: Any = None  # has seen the last forward, and waits for its backward
         self.input: Any = None
 
-    def forward(self, layer: Any, method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def forward(self, layer: Any, method: Method, unchecked: Method, args: Any, kwargs: Any) -> Any:
         evaluating = self.evaluates and bool(kwargs.get("eval", args[1] if len(args) > 1 else False))
         waiting = self.twin if evaluating else None
         if not evaluating:
@@ -67,7 +68,7 @@ class Check:
         if self.left[evaluating] == 0:
             if not any(self.left.values()):
                 self._end(layer)
-            return method(layer, *args, **kwargs)
+            return unchecked(layer, *args, **kwargs)
         self.left[evaluating] -= 1
         self.twin = self.replacement.twin(layer) if waiting is None else copy.deepcopy(waiting)
         _own_arrays(self.twin)
@@ -79,16 +80,16 @@ class Check:
             if evaluating:
                 self.twin = waiting
 
-    def backward(self, layer: Any, method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def backward(self, layer: Any, method: Method, unchecked: Method, args: Any, kwargs: Any) -> Any:
         if self.twin is None:
-            return method(layer, *args, **kwargs)
+            return unchecked(layer, *args, **kwargs)
         _follow(self.twin, layer)
         return self._both(layer, "backward", method, args, kwargs)
 
     def _end(self, layer: Any) -> None:
         vars(layer).pop(CHECK, None)
 
-    def _both(self, layer: Any, name: str, method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def _both(self, layer: Any, name: str, method: Method, args: Any, kwargs: Any) -> Any:
         """Run a method on both. The result is the compiled one's, or the user's where they differ."""
         theirs = [_copied(value) for value in args]
         before = _stream()
@@ -121,7 +122,7 @@ class Check:
         return found
 
     def _errors_too(
-        self, layer: Any, name: str, method: Callable[..., Any], args: Any, kwargs: Any, before: Any,
+        self, layer: Any, name: str, method: Method, args: Any, kwargs: Any, before: Any,
         error: Exception,
     ) -> None:
         """Where the user's own raises an error, so must the compiled one, whatever its message."""
