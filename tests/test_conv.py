@@ -15,6 +15,14 @@ import oracles
 from convolutions import assert_same_numbers, check_integers, compute, expect, integer_operands, operands
 from fastconv import functional as F
 
+
+@pytest.fixture(autouse=True, scope="module")
+def direct():
+    """The sums as they are; test_winograd.py has the transforms, which round."""
+    with fastconv.use_conv_algorithm("direct"):
+        yield
+
+
 # ---- drawn problems ------------------------------------------------------------------------------
 
 
@@ -182,6 +190,18 @@ def test_float64_is_within_1e12_at_the_largest_grader_size(kernel, stride, paddi
     for n, c, h, w in oracles.some_places(rng, (*A.shape[:2], *full.shape[2:4]), 200):
         exact = oracles.exact_dot(full[n, :, h, w].ravel(), W[:, c, ::-1, ::-1].ravel())
         assert abs(dLdA[n, c, h, w] - exact) <= 1e-12
+
+
+@pytest.mark.parametrize("dims", [1, 2])
+@pytest.mark.parametrize("batch", [1, 9])
+@pytest.mark.parametrize(
+    ("sizes", "stride"), [((7, 3), (1, 3)), ((3, 7), (5, 1)), ((7, 3), (2, 12)), ((1, 9), (1, 9))]
+)
+def test_one_tap_with_a_stride_beyond_one_axis(backend, dtype, sizes, stride, batch, dims):
+    """One output along that axis: its stride does not matter, and what lies behind it must not be read."""
+    if dims == 1:
+        sizes, stride = (1, sizes[1]), (1, stride[1])
+    check_integers(batch, 3, 5, sizes, (1, 1), stride, (0, 0), (1, 1), dtype)
 
 
 # ---- limits ------------------------------------------------------------------------------------

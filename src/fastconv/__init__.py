@@ -13,7 +13,7 @@ Every layer, block and model of the course is here by its own name::
 `functional`, which checks everything and calls one kernel of the active `backend`.
 """
 
-import importlib
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import functional, models, nn
@@ -59,25 +59,12 @@ from .nn import (
 
 if TYPE_CHECKING:
     from .swapping import install, swap, uninstall
+    from .weights import load, save
 
-# What is imported when first asked for, and from where: nobody pays for it in `import fastconv`.
-_LATER = {
-    "install": "swapping",
-    "swap": "swapping",
-    "uninstall": "swapping",
+# Names that are imported when first asked for, and the modules that have them.
+_LAZY = {
+    "install": "swapping", "load": "weights", "save": "weights", "swap": "swapping", "uninstall": "swapping",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
-
 
 __all__ = [
     "CNN",
@@ -123,8 +110,10 @@ __all__ = [
     "get_conv_algorithm",
     "get_num_threads",
     "install",
+    "load",
     "models",
     "nn",
+    "save",
     "set_backend",
     "set_conv_algorithm",
     "set_num_threads",
@@ -134,3 +123,13 @@ __all__ = [
     "use_backend",
     "use_conv_algorithm",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
