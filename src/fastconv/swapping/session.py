@@ -87,6 +87,7 @@ class Session:
         made.bound = True
         self.replacements[cls], self.entries[cls] = made, entry
         entry.by = f"fastconv.{made.fast.__name__}"
+        entry.calls = 0 if self.options.verify else None
         if recognised.remark:
             entry.note(recognised.remark)
         self.report.swapped.append(entry)
