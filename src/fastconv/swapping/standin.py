@@ -147,7 +147,8 @@ def _reduce(self: Any, protocol: Any) -> Any:
     if cls is replacement.cls:
         cls = _named_now(replacement)
     state = {k: getattr(self, k, v) for k, v in vars(self).items() if k not in ("_workspace", CHECK)}
-    return copyreg.__newobj__, (vars(cls).get(DERIVED, cls),), state  # type: ignore[attr-defined]
+    make: Any = copyreg._reconstructor  # type: ignore[attr-defined]  # __newobj__ is for the very class
+    return make, (vars(cls).get(DERIVED, cls), object, None), state
 
 
 def _named_now(replacement: Replacement) -> type:
