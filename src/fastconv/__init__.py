@@ -58,10 +58,13 @@ from .nn import (
 )
 
 if TYPE_CHECKING:
+    from .swapping import install, swap, uninstall
     from .weights import load, save
 
 # Names that are imported when first asked for, and the modules that have them.
-_LAZY = {"load": "weights", "save": "weights"}
+_LAZY = {
+    "install": "swapping", "load": "weights", "save": "weights", "swap": "swapping", "uninstall": "swapping",
+}
 
 __all__ = [
     "CNN",
@@ -106,6 +109,7 @@ __all__ = [
     "get_backend",
     "get_conv_algorithm",
     "get_num_threads",
+    "install",
     "load",
     "models",
     "nn",
@@ -114,6 +118,8 @@ __all__ = [
     "set_conv_algorithm",
     "set_num_threads",
     "show_config",
+    "swap",
+    "uninstall",
     "use_backend",
     "use_conv_algorithm",
 ]
@@ -123,3 +129,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

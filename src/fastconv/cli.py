@@ -10,11 +10,14 @@ from typing import Any
 from ._version import __version__
 from .config import show_config
 from .extras import MissingExtra
+from .swapping.command import add_run, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     arguments = _parser().parse_args(argv)
+    if arguments.command == "run":  # what the program raises is the interpreter's business
+        return run(arguments)
     try:
         return int(arguments.run(arguments) or 0)
     except MissingExtra as error:
@@ -31,6 +34,8 @@ def _parser() -> argparse.ArgumentParser:
 
     info = commands.add_parser("info", help="versions, backend, instruction sets, threads")
     info.set_defaults(run=lambda _: show_config())
+
+    add_run(commands)
 
     demo = commands.add_parser(
         "demo",
