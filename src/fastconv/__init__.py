@@ -13,6 +13,10 @@ Every layer, block and model of the course is here by its own name::
 `functional`, which checks everything and calls one kernel of the active `backend`.
 """
 
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
+
 from . import functional, models, nn
 from ._version import __version__
 from .algorithm import get_conv_algorithm, set_conv_algorithm, use_conv_algorithm
@@ -53,6 +57,19 @@ from .nn import (
     Upsample1d,
     Upsample2d,
 )
+
+if _TYPE_CHECKING:
+    from .profiling import profile, record
+
+# What few programs need: the module is imported when the name is first asked for.
+_LAZY = {"profile": "profiling", "record": "profiling"}
+
+
+def __getattr__(name: str) -> _Any:
+    if name in _LAZY:
+        return getattr(_import_module(f".{_LAZY[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "CNN",
@@ -99,6 +116,8 @@ __all__ = [
     "get_num_threads",
     "models",
     "nn",
+    "profile",
+    "record",
     "set_backend",
     "set_conv_algorithm",
     "set_num_threads",
