@@ -21,9 +21,8 @@ from typing import Any, NamedTuple
 
 from ..backend import get_backend
 from ..nn import Layer
-from . import places
 from .graph import walk
-from .places import Place, Places
+from .places import Place, Places, of_program
 
 METHODS = ("forward", "backward")
 # Called with each result as soon as it is there, outside of what is timed.
@@ -84,6 +83,7 @@ class Session:
         self.places = Places()
         self.tap: Tap | None = None
         self.exchanged: list[tuple[type, str, Any, Any]] = []
+        self.on = True
 
     def enter_thread(self) -> Log:
         log = self.here.log = Log(threading.current_thread().name)
@@ -102,10 +102,11 @@ class Session:
         Layer.__init_subclass__ = classmethod(made)  # type: ignore[assignment]
         self.build_class = builtins.__build_class__
 
-        def build_class(*args: Any, **kwargs: Any) -> Any:
-            cls = session.build_class(*args, **kwargs)
-            if isinstance(cls, type) and _both(cls) and places.of_program(cls.__module__):
-                session.exchange(cls)
+        def build_class(body: Any, *args: Any, **kwargs: Any) -> Any:
+            cls = session.build_class(body, *args, **kwargs)
+            if session.on and isinstance(cls, type) and _both(cls):
+                if of_program(cls.__module__, body.__code__.co_filename):
+                    session.exchange(cls)
             return cls
 
         self.hook = builtins.__build_class__ = build_class
@@ -119,7 +120,8 @@ class Session:
                     self.exchange(cls)
 
     def stop(self) -> None:
-        if builtins.__build_class__ is self.hook:
+        self.on = False
+        if builtins.__build_class__ is self.hook:  # else something was put over it, and it does nothing
             builtins.__build_class__ = self.build_class
         del Layer.__init_subclass__
         for cls, name, original, noting in reversed(self.exchanged):
@@ -214,8 +216,8 @@ def _present() -> Iterator[type]:
         yield cls
         waiting += cls.__subclasses__()
     for module in list(sys.modules.values()):
-        name = getattr(module, "__name__", None)
-        if isinstance(name, str) and places.of_program(name):
+        name, file = getattr(module, "__name__", None), getattr(module, "__file__", None)
+        if isinstance(name, str) and of_program(name, file if isinstance(file, str) else None):
             for value in list(vars(module).values()):
                 if isinstance(value, type) and value.__module__ == name and _both(value):
                     yield value

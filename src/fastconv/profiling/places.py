@@ -6,6 +6,7 @@ import sys
 import weakref
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -112,7 +113,9 @@ def _reference(item: Any) -> Any:
 def _around(frame: FrameType | None) -> Iterator[tuple[Any, str]]:
     """What may hold a layer that is called here, with its name: `self`, then variables, frame by frame."""
     for _ in range(_FRAMES):
-        while frame is not None and not of_program(str(frame.f_globals.get("__name__"))):
+        while frame is not None and not of_program(
+            str(frame.f_globals.get("__name__")), frame.f_code.co_filename
+        ):
             frame = frame.f_back
         if frame is None:
             return
@@ -126,13 +129,15 @@ def _around(frame: FrameType | None) -> Iterator[tuple[Any, str]]:
 
 
 @lru_cache
-def of_program(module: str) -> bool:
+def of_program(module: str, file: str | None) -> bool:
     """Whether a module is the program's own: not of this package, the standard library or installed."""
-    if module.partition(".")[0] in (*sys.stdlib_module_names, _PACKAGE):
-        return False
-    file = getattr(sys.modules.get(module), "__file__", None)
-    return module == "__main__" or (
-        isinstance(file, str) and "site-packages" not in file and "dist-packages" not in file
+    if module == "__main__":
+        return True
+    top = module.partition(".")[0]
+    return (
+        top not in (*sys.stdlib_module_names, _PACKAGE)
+        and file is not None
+        and not {"site-packages", "dist-packages"} & set(Path(file).parts)
     )
 
 

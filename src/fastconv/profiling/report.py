@@ -61,6 +61,11 @@ class Report:
 
         return sentences(self)
 
+    def short(self, path: str) -> str:
+        """A path without what all paths begin with, the model's own name say."""
+        roots = {row.path.partition(".")[0] for row in self.rows}
+        return path.removeprefix(f"{roots.pop()}.") if len(roots) == 1 else path
+
     def sorted_rows(self, sort: str = "time", most: int | None = None) -> list[Row]:
         """The rows, largest first, by one of `SORTS`: "time" is that spent in the layer itself.
 

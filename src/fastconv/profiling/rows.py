@@ -39,7 +39,6 @@ class Times:
     high: float
     samples: int
 
-
 @dataclass
 class Row:
     """One layer, forward or backward.
@@ -67,7 +66,7 @@ class Row:
     operations, bytes : int or None
         Of all calls, with the layers inside. None where a layer is not known (see `counts.py`).
     gflops, gbs, intensity : float or None
-        Operations and bytes a second in 1e9, and operations a byte.
+        Operations and bytes a second in 1e9, of median calls, and operations a byte.
     bound : "arithmetic", "memory" or None
         Which limit of the machine is nearer at this intensity; for layers made of others None.
     limit : float or None
@@ -152,7 +151,7 @@ def rows_of(
         time = _step_times(members) if steps else _call_times(calls)
         rows.append(_row(calls, key[0], parent if depth else None, depth, time))
         ideals.append(_count(rows[-1], calls, machine, threads, len(members) / time.calls))
-    _add_up(rows, ideals)
+    _add_up(rows, ideals, steps)
     total = sum(row.time.own for row in rows)
     for row in rows:
         row.share = row.time.own / total if total else 0.0
@@ -226,7 +225,7 @@ def _work(call: Call) -> Work | None:
     return work(call.place.kind, call.backward, call.given or (), call.result or (), dtype.itemsize)
 
 
-def _add_up(rows: list[Row], ideals: list[float | None]) -> None:
+def _add_up(rows: list[Row], ideals: list[float | None], steps: bool) -> None:
     """Layers made of others: what these count. Then rates."""
     inner: dict[int, list[int]] = {}
     for i, row in enumerate(rows):
@@ -240,6 +239,8 @@ def _add_up(rows: list[Row], ideals: list[float | None]) -> None:
             row.operations = sum(rows[m].operations or 0 for m in members)
             row.bytes = sum(rows[m].bytes or 0 for m in members)
         ideal, seconds = ideals[i], row.time.total
+        if not steps and row.shapes == 1:  # calls that waited for memory or for another process do not count
+            seconds = row.time.median * row.time.calls
         if row.bytes and seconds and ideal is not None:
             row.gflops = (row.operations or 0) / seconds / 1e9
             row.gbs = row.bytes / seconds / 1e9

@@ -59,7 +59,6 @@ def _table(report: Report, rows: Sequence[Row], tree: bool) -> Any:
     cells = [("fwd" if row.pass_ == "forward" else "bwd", *texts_of(row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *cells)]
     room = WIDTH - sum(widths) - len(widths)  # and a space between two columns
-    root = _root(report)
     table = need("rich.table", "profile").Table(
         box=need("rich.box", "profile").SIMPLE_HEAD, padding=0, show_edge=False
     )
@@ -68,19 +67,13 @@ def _table(report: Report, rows: Sequence[Row], tree: bool) -> Any:
         left = head in ("pass", "bound by")
         table.add_column(head, justify="left" if left else "right", no_wrap=True, width=width)
     for row, texts in zip(rows, cells):
-        table.add_row(need("rich.text", "profile").Text(_name(row, tree, root, room)), *texts)
+        table.add_row(need("rich.text", "profile").Text(_name(row, report.short(row.path), tree, room)), *texts)
     return table
 
 
-def _root(report: Report) -> str:
-    """What all paths begin with and need not say."""
-    roots = {row.path.partition(".")[0] for row in report.rows}
-    return f"{roots.pop()}." if len(roots) == 1 else ""
-
-
-def _name(row: Row, tree: bool, root: str, width: int) -> str:
+def _name(row: Row, path: str, tree: bool, width: int) -> str:
     """Path and class. In the tree the last part of the path; of one too long, words cut short with a ~."""
-    path, layer = row.path.removeprefix(root), row.layer
+    layer = row.layer
     if tree and row.depth:
         path = "  " * row.depth + path.rpartition(".")[2]
     elif path.partition("#")[0] == layer:

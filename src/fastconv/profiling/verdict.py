@@ -9,7 +9,7 @@ from .report import Report
 from .rows import Row
 
 # Under this part of the limit something else takes most of the time.
-_FAR = 0.2
+_FAR = 0.25
 # And in a call as short as this, what a call costs whatever its size.
 _SHORT = 30e-6
 
@@ -21,13 +21,17 @@ def sentences(report: Report) -> list[str]:
     layers = by_layer(report)
     (path, first), *others = layers
     passes = " and ".join(f"{row.pass_} {row.share:.0%}" for row in first)
-    name = f"{path} ({first[0].layer})"
+    name, layer = report.short(path), first[0].layer
     found = [
-        f"{name} takes {_share(first):.0%} of the time ({passes}): {bound_text(first[0])}.",
-        *([f"Then {', '.join(map(_then, others[:3]))}."] if others else []),
+        f"{name if name == layer else f'{name} ({layer})'} takes {_share(first):.0%} of the time: {passes}. "
+        f"{_capital(bound_text(first[0]))}."
     ]
-    found += _compared(report)
-    return found
+    if others:
+        then = [f"{report.short(path)} ({rows[0].layer}) with {_share(rows):.0%}" for path, rows in others[:3]]
+        alike = [rows for _, rows in layers if rows[0].layer == layer]
+        together = f"all {len(alike)} {layer} take {sum(map(_share, alike)):.0%}" if len(alike) > 1 else ""
+        found.append(f"Then {', '.join(then)}{'; ' if together else ''}{together}.")
+    return [*found, *_compared(report)]
 
 
 def by_layer(report: Report) -> list[tuple[str, list[Row]]]:
@@ -43,9 +47,8 @@ def _share(rows: list[Row]) -> float:
     return sum(row.share for row in rows)
 
 
-def _then(layer: tuple[str, list[Row]]) -> str:
-    path, rows = layer
-    return f"{path} with {_share(rows):.0%}"
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def bound_text(row: Row) -> str:
@@ -53,7 +56,8 @@ def bound_text(row: Row) -> str:
     of = {"arithmetic": "this machine's peak", "memory": "the speed of copying"}.get(row.bound or "", "")
     if row.limit is None or not of:
         return "its operations are not known, so its limit is not either"
-    reached = f"its {row.pass_} reaches {row.limit:.0%} of {of}"
+    only = "" if row.limit >= _FAR else "only "
+    reached = f"its {row.pass_} reaches {only}{row.limit:.0%} of {of}"
     if row.limit >= 1:
         text = f"it is bound by {row.bound}, and {reached}"
         less = "(Winograd's algorithm multiplies less than is counted)"
@@ -66,7 +70,7 @@ def bound_text(row: Row) -> str:
         why = "calls this short are mostly fixed cost, so larger batches would help"
     else:
         why = "neither arithmetic nor memory is used up"
-    return f"{reached}, its nearer limit: {why}"
+    return f"{row.bound} is its nearer limit, but {reached}: {why}"
 
 
 def _compared(report: Report) -> Iterator[str]:
@@ -87,8 +91,8 @@ def _compared(report: Report) -> Iterator[str]:
     if differences:
         largest, row = max(differences, key=lambda item: item[0])
         yield (
-            f"The results of both differ by at most {largest:.0e} of the largest number, in {row.path} "
-            f"{row.pass_}."
+            f"The results of both differ by at most {largest:.0e} of the largest number, in "
+            f"{report.short(row.path)} {row.pass_}."
         )
 
 
