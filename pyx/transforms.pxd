@@ -7,23 +7,31 @@ both axes (Lavin and Gray 2015),
     Y = A' [(G g G') * (B' d B)] A          g weights, d inputs, Y a tile of outputs, * by element
     dg = G' [(A dY A') * (B' d B)] G        the gradient with respect to the weights
 
-All kernels here go by the same six points, so that r = 3 taps make tiles of m = 4 outputs, and 5 taps
-tiles of 2: F(4x4, 3x3) takes 36 multiplications instead of 144, F(2x2, 5x5) 36 instead of 100. An axis
-with one tap is left as it is: 1-D convolutions take 6 instead of 12 and 10. Any points will do in
-exact arithmetic; 0, 1, -1, 2, -1/2 and infinity lose about a third of the digits that the usual
-0, 1, -1, 2, -2 lose (see docs/performance.md for the error bound).
+Three and five taps go by the same six points, so that 3 make tiles of m = 4 outputs, and 5 tiles of 2:
+F(4x4, 3x3) takes 36 multiplications instead of 144, F(2x2, 5x5) 36 instead of 100. Two taps leave out
+one point: F(4x4, 2x2) takes 25 instead of 64. An axis with one tap is left as it is: 1-D convolutions
+take 6 instead of 12 and 10. Any points will do in exact arithmetic; 0, 1, -1, 2, -1/2 and infinity lose
+about a third of the digits that the usual 0, 1, -1, 2, -2 lose (see docs/performance.md for the error
+bound).
 
-Channels are summed between the transforms, so that each of the 36 (or 6) elements is a matrix product
-over channels, which `tile` computes.
+A stride s splits rows and columns of the input in s phases each: a kernel of k taps is one of ceil(k/s)
+with stride 1 over s*s times as many channels, if taps that are missing are zero. The other way round,
+upsampling makes s*s times as many channels of output, each a phase of the rows and columns. A 3x3
+kernel then takes 4 * 25 multiplications for 16 outputs instead of 144.
+
+Channels are summed between the transforms, so that each of the 36 (25, 6) elements is a matrix product
+over channels, which `tile` computes. (The gradient with respect to the weights has no transforms for 2
+taps: with a stride direct convolution was as fast or faster.)
 """
 
 from buffers cimport Batch, batch_of
 from simd cimport (
     LANES, add, copy_run, even, high, load, low, multiply_add, odd, real, splat, store, subtract, vec,
 )
+from taps cimport ceil_div
 
 cdef enum:
-    REACH = 6  # inputs of a tile along an axis that is transformed, and its points
+    REACH = 6  # at most: inputs of a tile along an axis that is transformed, and its points
     MOST_SIDE = 4  # outputs
     MOST_TAPS = 5
     MOST_ELEMENTS = REACH * REACH
@@ -35,10 +43,19 @@ cdef enum:
 
 # ---- transforms of one axis, of vectors `step` apart to vectors `to` apart -----------------------
 
-cdef inline void transform_input(const vec* x, Py_ssize_t step, vec* y, Py_ssize_t to) noexcept nogil:
-    """y = B' x: 6 to 6."""
-    cdef vec x1 = x[step], x2 = x[2 * step], x3 = x[3 * step]
-    cdef vec s = subtract(x[4 * step], x2), q = subtract(x3, x1)
+cdef inline void transform_input(
+    const vec* x, Py_ssize_t step, vec* y, Py_ssize_t to, Py_ssize_t taps,
+) noexcept nogil:
+    """y = B' x: 6 to 6, or 5 to 5 for 2 taps."""
+    cdef vec x1 = x[step], x2 = x[2 * step], x3 = x[3 * step], q = subtract(x3, x1), s
+    if taps == 2:
+        y[0] = multiply_add(q, subtract(x[0], x2), splat(2))
+        y[to] = subtract(q, add(x1, x2))
+        y[2 * to] = multiply_add(q, subtract(x1, x2), splat(3))
+        y[3 * to] = q
+        y[4 * to] = multiply_add(subtract(x[4 * step], x2), q, splat(-2))
+        return
+    s = subtract(x[4 * step], x2)
     y[0] = multiply_add(add(x[0], subtract(s, x2)), q, splat(-1.5))
     y[to] = multiply_add(add(s, q), add(x2, x3), splat(-1.5))
     y[2 * to] = multiply_add(subtract(s, q), subtract(x2, x3), splat(1.5))
@@ -48,17 +65,20 @@ cdef inline void transform_input(const vec* x, Py_ssize_t step, vec* y, Py_ssize
 
 
 cdef inline void transform_output(
-    const vec* m, Py_ssize_t step, vec* y, Py_ssize_t to, Py_ssize_t side,
+    const vec* m, Py_ssize_t step, vec* y, Py_ssize_t to, Py_ssize_t taps,
 ) noexcept nogil:
-    """y = A' m: 6 to side, 4 or 2."""
-    cdef vec m3 = m[3 * step], m4 = m[4 * step]
+    """y = A' m: 6 to 4 or 2, or 5 to 4 for 2 taps."""
+    cdef vec m3 = m[3 * step], m4 = m[4 * step] if taps > 2 else splat(0)
     cdef vec s = add(m[step], m[2 * step]), q = subtract(m[step], m[2 * step])
     y[0] = add(add(m[0], s), add(m3, m4))
     y[to] = multiply_add(multiply_add(q, m3, splat(2)), m4, splat(-0.5))
-    if side == 4:
-        y[2 * to] = multiply_add(multiply_add(s, m3, splat(4)), m4, splat(0.25))
-        y[3 * to] = multiply_add(multiply_add(q, m3, splat(8)), m4, splat(-0.125))
-    y[(side - 1) * to] = add(y[(side - 1) * to], m[5 * step])
+    if taps == 5:
+        y[to] = add(y[to], m[5 * step])
+        return
+    y[2 * to] = multiply_add(multiply_add(s, m3, splat(4)), m4, splat(0.25))
+    y[3 * to] = add(
+        multiply_add(multiply_add(q, m3, splat(8)), m4, splat(-0.125)), m[(4 if taps == 2 else 5) * step]
+    )
 
 
 cdef inline void transform_output_gradient(
@@ -83,10 +103,19 @@ cdef inline void transform_output_gradient(
 cdef inline void transform_weights(
     const vec* g, Py_ssize_t step, vec* u, Py_ssize_t to, Py_ssize_t taps,
 ) noexcept nogil:
-    """u = G g: taps, 3 or 5, to 6."""
-    cdef vec zero = splat(0), g0 = g[0], g1 = g[step], g2 = g[2 * step]
-    cdef vec g3 = g[3 * step] if taps == 5 else zero, g4 = g[4 * step] if taps == 5 else zero
-    cdef vec s = add(add(g0, g2), g4), q = add(g1, g3)
+    """u = G g: 3 or 5 to 6, or 2 to 5."""
+    cdef vec zero = splat(0), g0 = g[0], g1 = g[step], g2, g3, g4, s, q
+    if taps == 2:
+        s = multiply_add(zero, g0, splat(0.5))
+        u[0] = s
+        u[to] = subtract(multiply_add(zero, g1, splat(-0.5)), s)
+        u[2 * to] = multiply_add(zero, subtract(g1, g0), splat(<real> (1. / 6)))
+        u[3 * to] = multiply_add(zero, multiply_add(g0, g1, splat(2)), splat(<real> (1. / 6)))
+        u[4 * to] = g1
+        return
+    g2 = g[2 * step]
+    g3, g4 = g[3 * step] if taps == 5 else zero, g[4 * step] if taps == 5 else zero
+    s, q = add(add(g0, g2), g4), add(g1, g3)
     u[0] = g0
     u[to] = multiply_add(zero, add(s, q), splat(<real> (-1. / 3)))
     u[2 * to] = multiply_add(zero, subtract(s, q), splat(<real> (1. / 3)))
@@ -98,7 +127,7 @@ cdef inline void transform_weights(
     u[4 * to] = multiply_add(
         zero, multiply_add(multiply_add(g0, s, splat(-0.5)), q, splat(0.25)), splat(<real> (-16. / 15))
     )
-    u[5 * to] = g[(taps - 1) * step]
+    u[5 * to] = g4 if taps == 5 else g2
 
 
 cdef inline void transform_weights_gradient(
@@ -122,19 +151,26 @@ cdef inline void transform_weights_gradient(
 # ---- where tiles lie -----------------------------------------------------------------------------
 
 cdef struct Side:
-    # One axis: a kernel's taps, the outputs of a tile, its inputs (and points). 1, 1, 1 if left as it is.
+    # One axis: a kernel's taps with stride 1, the outputs of a tile, its inputs (and points). 1, 1, 1 if
+    # left as it is.
     Py_ssize_t taps, outs, reach
+    # Input i of phase f is number split*i + f + origin of the image (outside: zero); output j of phase
+    # a is number up*j + a of the result; and tap i of the two phases is tap step*i + first + f - a of
+    # the kernel (outside: zero).
+    Py_ssize_t split, up, origin, kernel, step, first
 
 
 cdef struct Tiling:
     Side h, w
     Py_ssize_t elements
+    Py_ssize_t splits, ups  # phases of the input and of the output, of both axes
     Py_ssize_t rows, cols, count  # tiles of an image down and across, and of all images
 
 
 cdef struct Images:
     const real* x
-    Py_ssize_t N, C, H, W, pad_h, pad_w
+    const real* end  # beyond the last number
+    Py_ssize_t N, C, H, W
 
 
 cdef struct Run:
@@ -142,31 +178,47 @@ cdef struct Run:
     Py_ssize_t image, row, col, tiles, lane
 
 
-cdef inline Images images_of(x, tuple pad) except *:
+cdef inline Images images_of(x) except *:
     cdef Batch batch = batch_of(x)
     cdef Images images
     images.x, images.N, images.C, images.H, images.W = batch.start, batch.N, batch.C, batch.H, batch.W
-    images.pad_h, images.pad_w = pad
+    images.end = batch.start + batch.N * batch.C * batch.H * batch.W
     return images
 
 
-cdef inline Side side_of(Py_ssize_t taps) noexcept nogil:
+cdef inline Py_ssize_t floor_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
+    return a // b if a >= 0 else -((b - 1 - a) // b)
+
+
+cdef inline Side side_of(Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t pad, Py_ssize_t up) noexcept nogil:
+    """Either stride or up is 1. (algorithm.py finds the same number of taps.)"""
     cdef Side side
-    side.taps = taps
-    side.outs = REACH + 1 - taps if taps > 1 else 1
-    side.reach = REACH if taps > 1 else 1
+    side.kernel, side.split, side.up, side.step = kernel, stride, up, max(stride, up)
+    if up == 1:
+        side.origin, side.first = -pad, 0
+        side.taps = (kernel + stride - 1) // stride
+    else:
+        side.origin = -floor_div(pad, up)
+        side.first = up * side.origin + pad
+        side.taps = floor_div(kernel - 1 + up - 1 - pad, up) - side.origin + 1
+    side.outs = 1 if side.taps == 1 else 2 if side.taps == 5 else 4
+    side.reach = side.outs + side.taps - 1
     return side
 
 
 cdef inline Tiling tiling_of(
     Py_ssize_t images, Py_ssize_t P, Py_ssize_t Q, Py_ssize_t rows, Py_ssize_t cols,
-) noexcept nogil:
-    """Of so many images with P x Q outputs, for a kernel of so many rows (1, 3 or 5) and columns (3 or 5)."""
+    tuple stride, tuple pad, tuple up,
+) except *:
+    """Of so many images with P x Q outputs, for a kernel of so many rows and columns."""
     cdef Tiling tiling
-    tiling.h, tiling.w = side_of(rows), side_of(cols)
+    tiling.h = side_of(rows, stride[0], pad[0], up[0])
+    tiling.w = side_of(cols, stride[1], pad[1], up[1])
     tiling.elements = tiling.h.reach * tiling.w.reach
-    tiling.rows = (P + tiling.h.outs - 1) // tiling.h.outs
-    tiling.cols = (Q + tiling.w.outs - 1) // tiling.w.outs
+    tiling.splits, tiling.ups = tiling.h.split * tiling.w.split, tiling.h.up * tiling.w.up
+    # As many as the first phase of the outputs needs, which has the most.
+    tiling.rows = ceil_div(ceil_div(P, tiling.h.up), tiling.h.outs)
+    tiling.cols = ceil_div(ceil_div(Q, tiling.w.up), tiling.w.outs)
     tiling.count = images * tiling.rows * tiling.cols
     return tiling
 
@@ -191,7 +243,7 @@ cdef inline int runs_of(const Tiling* tiling, Py_ssize_t first, Run* runs) noexc
 # lines of a row, each `side` columns further to the right.
 
 cdef inline void deal(const real* line, Py_ssize_t side, Py_ssize_t count, real* to) noexcept nogil:
-    """to[j, lane] = line[side*lane + j] for j < count, 2 or side."""
+    """to[j, lane] = line[side*lane + j] for j < count, 1, 2 or side."""
     cdef vec a = load(line), b = load(line + LANES), c, d, evens, more_evens, odds, more_odds
     if side == 2:
         store(to, even(a, b))
@@ -200,6 +252,8 @@ cdef inline void deal(const real* line, Py_ssize_t side, Py_ssize_t count, real*
     c, d = load(line + 2 * LANES), load(line + 3 * LANES)
     evens, more_evens, odds, more_odds = even(a, b), even(c, d), odd(a, b), odd(c, d)
     store(to, even(evens, more_evens))
+    if count == 1:
+        return
     store(to + PANEL, even(odds, more_odds))
     if count == 4:
         store(to + 2 * PANEL, odd(evens, more_evens))
@@ -221,11 +275,31 @@ cdef inline void collect(const vec* z, Py_ssize_t side, real* line) noexcept nog
     store(line + 3 * LANES, high(more_evens, more_odds))
 
 
+cdef inline void copy_every(
+    const real* row, Py_ssize_t step, Py_ssize_t count, const real* end, real* to,
+) noexcept nogil:
+    """to[i] = row[i*step], for i < count; with step 2 up to LANES - 1 numbers more."""
+    cdef Py_ssize_t i = 0
+    if step == 1:
+        copy_run(to, row, count)
+        return
+    if step == 2 and row + 2 * (count + LANES - 1) <= end:
+        while i < count:
+            store(to + i, even(load(row + 2 * i), load(row + 2 * i + LANES)))
+            i += LANES
+        return
+    for i in range(count):
+        to[i] = row[i * step]
+
+
 cdef inline void read_tiles(
-    const Images* p, const Tiling* tiling, Py_ssize_t c, int run_count, const Run* runs,
+    const Images* p, const Tiling* tiling, Py_ssize_t channel, int run_count, const Run* runs,
     real* to, Py_ssize_t plane,
 ) noexcept nogil:
-    """The panel's tiles of one input channel, transformed, to[element * plane + tile] (on whole vectors)."""
+    """The panel's tiles of one input channel, transformed, to[element * plane + tile] (on whole vectors).
+
+    Channels are those of the first phase, then those of the next.
+    """
     # All lines are copied before one is read: loads that overlap unfinished stores would wait.
     cdef real lines[PARTS * REACH * LINE]
     cdef vec d[MOST_ELEMENTS * 2]
@@ -233,23 +307,21 @@ cdef inline void read_tiles(
     cdef real* tiles = <real*> d  # [row, column, tile]
     cdef const real* row
     cdef real* line
-    cdef Py_ssize_t side = tiling.w.outs, parts = (REACH + side - 1) // side, reach = tiling.h.reach
+    cdef Py_ssize_t c = channel % p.C, phase = channel // p.C, split = tiling.w.split
+    cdef Py_ssize_t down = phase // split + tiling.h.origin, across = phase % split + tiling.w.origin
+    cdef Py_ssize_t side = tiling.w.outs, tall = tiling.h.reach, wide = tiling.w.reach
+    cdef Py_ssize_t parts = (wide + side - 1) // side
     cdef Py_ssize_t i, j, v, at, first, count, lane, part, begin, end
     cdef int r
-    lane = runs[run_count - 1].lane + runs[run_count - 1].tiles
-    if lane < PANEL:  # lanes without a tile
-        for i in range(parts * reach):
-            for at in range(side * lane, side * PANEL):
-                lines[i * LINE + at] = 0
     for r in range(run_count):
         count = side * runs[r].tiles
         for part in range(parts):
-            first = runs[r].col * side - p.pad_w + part * side
-            begin = min(count, max(<Py_ssize_t> 0, -first))
-            end = max(begin, min(count, p.W - first))
-            for i in range(reach):
-                line = lines + (part * reach + i) * LINE + side * runs[r].lane
-                at = runs[r].row * tiling.h.outs - p.pad_h + i
+            first = (runs[r].col * side + part * side) * split + across
+            begin = min(count, max(<Py_ssize_t> 0, ceil_div(-first, split)))
+            end = max(begin, min(count, ceil_div(p.W - first, split)))
+            for i in range(tall):
+                line = lines + (part * tall + i) * LINE + side * runs[r].lane
+                at = (runs[r].row * tiling.h.outs + i) * tiling.h.split + down
                 if not 0 <= at < p.H:
                     for j in range(count):
                         line[j] = 0
@@ -257,20 +329,26 @@ cdef inline void read_tiles(
                 row = p.x + ((runs[r].image * p.C + c) * p.H + at) * p.W + first
                 for j in range(begin):
                     line[j] = 0
-                copy_run(line + begin, row + begin, end - begin)
+                copy_every(row + begin * split, split, end - begin, p.end, line + begin)
                 for j in range(end, count):
                     line[j] = 0
+    lane = runs[run_count - 1].lane + runs[run_count - 1].tiles
+    if lane < PANEL:  # lanes without a tile
+        for i in range(parts * tall):
+            for at in range(side * lane, side * PANEL):
+                lines[i * LINE + at] = 0
     for part in range(parts):
-        for i in range(reach):
-            line = lines + (part * reach + i) * LINE
+        for i in range(tall):
+            line = lines + (part * tall + i) * LINE
             for v in range(2):
-                deal(line + v * side * LANES, side, min(side, REACH - part * side),
-                     tiles + (i * REACH + part * side) * PANEL + v * LANES)
+                deal(line + v * side * LANES, side, min(side, wide - part * side),
+                     tiles + (i * wide + part * side) * PANEL + v * LANES)
     for v in range(2):
-        if reach == 1:
-            transform_input(d + v, 2, <vec*> to + v, plane // LANES)
+        if tall == 1:
+            transform_input(d + v, 2, <vec*> to + v, plane // LANES, tiling.w.taps)
             continue
-        for j in range(REACH):
-            transform_input(d + 2 * j + v, 2 * REACH, half + j, REACH)
-        for i in range(REACH):
-            transform_input(half + REACH * i, 1, <vec*> (to + REACH * i * plane) + v, plane // LANES)
+        for j in range(wide):
+            transform_input(d + 2 * j + v, 2 * wide, half + j, wide, tiling.h.taps)
+        for i in range(tall):
+            transform_input(half + wide * i, 1, <vec*> (to + wide * i * plane) + v, plane // LANES,
+                            tiling.w.taps)

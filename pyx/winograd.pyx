@@ -1,4 +1,4 @@
-"""Convolution with stride 1 by Winograd's algorithm: forward, and gradient with respect to the input.
+"""Convolution by Winograd's algorithm: forward, and gradient with respect to the input.
 
 transforms.pxd has the algorithm. The weights of a group of output channels are transformed first, by
 all threads; then each work item takes one panel of tiles from the input to the output.
@@ -8,12 +8,14 @@ from libc.stdlib cimport free
 
 from buffers cimport Batch, Filters, batch_of, bias_of, filters_of
 from parallel cimport allocate, carve, on_line, round_to_line, run_items
-from simd cimport LANES, add, copy_run, horizontal_sum, load, real, splat, subtract, transpose, vec
+from simd cimport (
+    LANES, add, copy_run, high, horizontal_sum, load, low, real, splat, store, subtract, transpose, vec,
+)
 from taps cimport ceil_div
 from tile cimport MAX_ROWS, rows_for, tile_for
 from transforms cimport (
-    MOST_ELEMENTS, MOST_SIDE, MOST_TAPS, PAD, PANEL, REACH, Images, Run, Tiling, collect, images_of,
-    read_tiles, runs_of, tiling_of, transform_output, transform_weights,
+    LINE, MOST_ELEMENTS, MOST_SIDE, MOST_TAPS, PAD, PANEL, REACH, Images, Run, Side, Tiling, collect,
+    images_of, read_tiles, runs_of, tiling_of, transform_output, transform_weights,
 )
 
 cdef enum:
@@ -38,28 +40,31 @@ cdef struct Problem:
     Filters w
     const real* bias
     real* out
-    Py_ssize_t C, O, P, Q
+    Py_ssize_t P, Q
+    # Channels that the products are of: as many for each phase. Those of the input lie phase by phase,
+    # those of the output channel by channel.
+    Py_ssize_t C, O
     const real* w_end  # beyond the last number of w
     Tiling tiling
-    Py_ssize_t pitch  # C, rounded up to whole vectors
-    Py_ssize_t first, rows  # the group of output channels at work
+    Py_ssize_t phase_pitch, pitch  # input channels, each phase rounded up to whole vectors
+    Py_ssize_t first, filters  # the group of filters at work; each has a row for each phase
     real* weights  # theirs, transformed: [element][row][channel]
     Py_ssize_t panel, panels  # the slab of panels at work
     real* inputs  # theirs, transformed: [panel][element][channel][tile]; NULL: each item makes its own
-    Py_ssize_t parts  # that the rows of a group are cut in, one to an item
+    Py_ssize_t parts  # that the filters of a group are cut in, one to an item
     Py_ssize_t weights_plane, input_plane, output_plane  # numbers from one element to the next
 
 
-def winograd(x, w, b, out, tuple pad, int threads):
-    """What `correlate` computes for kernels of 1, 3 or 5 rows and 3 or 5 columns, without stride and
-    upsampling.
+def winograd(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
+    """What `correlate` computes, for kernels that come to 1, 2, 3 or 5 rows and 2, 3 or 5 columns
+    (transforms.pxd says how), with a stride or upsampling, not both.
 
     Returns whether all results are finite. If they are not, none may be used: an infinity or a NaN
     (or an overflow within the transforms) spreads over a whole tile.
     """
     cdef Problem p
     cdef Batch results = batch_of(out)
-    p.images = images_of(x, pad)
+    p.images = images_of(x)
     p.w = filters_of(w)
     p.bias = bias_of(b)
     if p.images.N == 0:
@@ -68,29 +73,31 @@ def winograd(x, w, b, out, tuple pad, int threads):
         max(<Py_ssize_t> 0, (p.w.O - 1) * p.w.per_filter) + max(<Py_ssize_t> 0, (p.w.C - 1) * p.w.per_channel)
         + max(<Py_ssize_t> 0, (p.w.KH - 1) * p.w.per_row) + max(<Py_ssize_t> 0, (p.w.KW - 1) * p.w.per_col)
     )
-    p.out, p.C, p.O, p.P, p.Q = results.start, p.images.C, results.C, results.H, results.W
-    p.tiling = tiling_of(p.images.N, p.P, p.Q, p.w.KH, p.w.KW)
+    p.out, p.P, p.Q = results.start, results.H, results.W
+    p.tiling = tiling_of(p.images.N, p.P, p.Q, p.w.KH, p.w.KW, stride, pad, up)
+    p.C, p.O = p.images.C * p.tiling.splits, p.w.O * p.tiling.ups
     return convolve_few(&p, threads) if are_few(&p) else convolve(&p, threads)
 
 
 cdef bint convolve(Problem* p, int threads) except -1:
     cdef Py_ssize_t panels = ceil_div(p.tiling.count, PANEL), slab = panels
-    cdef Py_ssize_t group, row_size, panel_size, weights_size, size
+    cdef Py_ssize_t group, filter_size, panel_size, weights_size, size
     cdef double macs
     cdef bint shared_inputs
     cdef char* shared
-    p.pitch = ceil_div(p.C, LANES) * LANES
-    row_size = p.tiling.elements * p.pitch * sizeof(real)
-    group = min(p.O, max(<Py_ssize_t> 6, WEIGHTS_BYTES // row_size))
-    group = ceil_div(p.O, ceil_div(p.O, group))
+    p.phase_pitch = ceil_div(p.images.C, LANES) * LANES
+    p.pitch = p.phase_pitch * p.tiling.splits
+    filter_size = p.tiling.ups * p.tiling.elements * p.pitch * sizeof(real)
+    group = min(p.w.O, max(ceil_div(6, p.tiling.ups), WEIGHTS_BYTES // filter_size))
+    group = ceil_div(p.w.O, ceil_div(p.w.O, group))
     p.input_plane = p.C * PANEL + PAD
-    p.output_plane = (group + MAX_ROWS) * PANEL + PAD
-    p.weights_plane = group * p.pitch + PAD
+    p.output_plane = (group * p.tiling.ups + MAX_ROWS) * PANEL + PAD
+    p.weights_plane = group * p.tiling.ups * p.pitch + PAD
     panel_size = p.tiling.elements * p.input_plane * sizeof(real)
     p.parts = 1
     if threads > 1 and panels < FEW_PANELS * threads:
-        p.parts = min(ceil_div(FEW_PANELS * threads, panels), ceil_div(group, FEWEST_ROWS))
-    shared_inputs = group < p.O or p.parts > 1
+        p.parts = min(ceil_div(FEW_PANELS * threads, panels), ceil_div(group * p.tiling.ups, FEWEST_ROWS))
+    shared_inputs = group < p.w.O or p.parts > 1
     if shared_inputs:  # several groups, or items, need the same inputs
         slab = min(panels, max(<Py_ssize_t> 1, INPUTS_BYTES // panel_size))
         slab = ceil_div(panels, ceil_div(panels, slab))
@@ -105,31 +112,69 @@ cdef bint convolve(Problem* p, int threads) except -1:
             macs = <double> p.panels * PANEL * p.tiling.elements * p.C
             if p.inputs != NULL:
                 run_items(inputs_item, p, p.panels * ceil_div(p.C, CHANNELS), macs, 0, threads)
-            for p.first in range(0, p.O, group):
-                p.rows = min(group, p.O - p.first)
-                run_items(weights_item, p, p.rows, <double> p.rows * row_size, 0, threads)
-                if run_items(panel_item, p, p.panels * p.parts, macs * p.rows, size, threads):
+            for p.first in range(0, p.w.O, group):
+                p.filters = min(group, p.w.O - p.first)
+                run_items(weights_item, p, p.filters, <double> p.filters * filter_size, 0, threads)
+                if run_items(panel_item, p, p.panels * p.parts, macs * p.filters * p.tiling.ups,
+                             size, threads):
                     return False
     finally:
         free(shared)
     return True
 
 
+cdef struct Taps:
+    # Of the kernel of one phase of the input and one of the output: tap i of an axis is the kernel's
+    # tap first + i*step, if it has one.
+    Py_ssize_t first_row, first_col
+
+
+cdef inline Taps taps_of(const Problem* p, Py_ssize_t split, Py_ssize_t up) noexcept nogil:
+    cdef const Side* h = &p.tiling.h
+    cdef const Side* w = &p.tiling.w
+    cdef Taps taps
+    taps.first_row = h.first + split // w.split - up // w.up
+    taps.first_col = w.first + split % w.split - up % w.up
+    return taps
+
+
 cdef inline void transform_filters(
-    const Problem* p, const real* w, Py_ssize_t per_lane, Py_ssize_t lanes, real* to, Py_ssize_t plane,
+    const Problem* p, const real* w, Taps taps, Py_ssize_t per_lane, Py_ssize_t lanes,
+    real* to, Py_ssize_t plane,
 ) noexcept nogil:
     """Transform `lanes` filters, `per_lane` numbers apart, to to[element * plane + lane]."""
     cdef vec g[MOST_TAPS * MOST_TAPS]  # lanes beyond the last hold what they may: nobody reads them
     cdef vec half[REACH * MOST_TAPS]
-    cdef Py_ssize_t rows = p.tiling.h.taps, cols = p.tiling.w.taps, i, j
-    gather_filters(p, w, per_lane, lanes, g)
+    cdef Py_ssize_t rows = p.tiling.h.taps, cols = p.tiling.w.taps, wide = p.tiling.w.reach, i, j
+    if p.tiling.h.step == p.tiling.w.step == 1:
+        gather_filters(p, w, per_lane, lanes, g)
+    else:
+        gather_phase(p, w, taps, per_lane, lanes, <real*> g)
     if rows == 1:
         transform_weights(g, 1, <vec*> to, plane // LANES, cols)
         return
     for j in range(cols):
         transform_weights(g + j, cols, half + j, cols, rows)
-    for i in range(REACH):
-        transform_weights(half + cols * i, 1, <vec*> (to + REACH * i * plane), plane // LANES, cols)
+    for i in range(p.tiling.h.reach):
+        transform_weights(half + cols * i, 1, <vec*> (to + wide * i * plane), plane // LANES, cols)
+
+
+cdef inline void gather_phase(
+    const Problem* p, const real* w, Taps taps, Py_ssize_t per_lane, Py_ssize_t lanes, real* g,
+) noexcept nogil:
+    """g[tap, lane] = the taps of `lanes` filters, `per_lane` numbers apart, that belong to a phase."""
+    cdef Py_ssize_t lane, i, j, u, v
+    for i in range(p.tiling.h.taps):
+        u = taps.first_row + i * p.tiling.h.step
+        for j in range(p.tiling.w.taps):
+            v = taps.first_col + j * p.tiling.w.step
+            if 0 <= u < p.w.KH and 0 <= v < p.w.KW:
+                for lane in range(lanes):
+                    g[lane] = w[lane * per_lane + u * p.w.per_row + v * p.w.per_col]
+            else:
+                for lane in range(lanes):
+                    g[lane] = 0
+            g += LANES
 
 
 cdef inline void gather_filters(
@@ -160,16 +205,19 @@ cdef inline void gather_filters(
         w += per_lane
 
 
-cdef int weights_item(const void* problem, Py_ssize_t row, char* scratch) noexcept nogil:
-    """Transform the weights of one output channel, a vector of input channels at a time."""
+cdef int weights_item(const void* problem, Py_ssize_t filter, char* scratch) noexcept nogil:
+    """Transform one filter, a vector of input channels at a time."""
     cdef const Problem* p = <const Problem*> problem
-    cdef const real* w = p.w.start + (p.first + row) * p.w.per_filter
-    cdef real* to = p.weights + row * p.pitch
-    cdef Py_ssize_t block, c
-    for block in range(p.pitch // LANES):
-        c = block * LANES
-        transform_filters(p, w + c * p.w.per_channel, p.w.per_channel, min(<Py_ssize_t> LANES, p.C - c),
-                          to + c, p.weights_plane)
+    cdef const real* w = p.w.start + (p.first + filter) * p.w.per_filter
+    cdef real* to = p.weights + filter * p.tiling.ups * p.pitch
+    cdef Py_ssize_t up, split, block, c
+    for up in range(p.tiling.ups):
+        for split in range(p.tiling.splits):
+            for block in range(p.phase_pitch // LANES):
+                c = block * LANES
+                transform_filters(p, w + c * p.w.per_channel, taps_of(p, split, up), p.w.per_channel,
+                                  min(<Py_ssize_t> LANES, p.images.C - c), to + c, p.weights_plane)
+            to += p.phase_pitch
     return 0
 
 
@@ -197,10 +245,11 @@ cdef Py_ssize_t item_scratch(const Problem* p) noexcept nogil:
 
 
 cdef int panel_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
-    """A part of the rows for one panel of tiles; returns 1 if a result is not finite."""
+    """A part of the filters for one panel of tiles; returns 1 if a result is not finite."""
     cdef const Problem* p = <const Problem*> problem
-    cdef Py_ssize_t panel = item // p.parts, part = item % p.parts
-    cdef Py_ssize_t o_first = p.rows * part // p.parts, o_last = p.rows * (part + 1) // p.parts
+    cdef Py_ssize_t panel = item // p.parts, part = item % p.parts, ups = p.tiling.ups
+    cdef Py_ssize_t o_first = p.filters * part // p.parts * ups
+    cdef Py_ssize_t o_last = p.filters * (part + 1) // p.parts * ups
     cdef Py_ssize_t* channels = <Py_ssize_t*> carve(&scratch, p.C * sizeof(Py_ssize_t))
     cdef Py_ssize_t* input_rows = <Py_ssize_t*> carve(&scratch, p.C * sizeof(Py_ssize_t))
     cdef real* outputs = <real*> carve(&scratch, p.tiling.elements * p.output_plane * sizeof(real))
@@ -211,7 +260,7 @@ cdef int panel_item(const void* problem, Py_ssize_t item, char* scratch) noexcep
     cdef int R, r, VN = 2, bad = 0
     cdef Py_ssize_t c, o, e
     for c in range(p.C):
-        channels[c] = c
+        channels[c] = c // p.images.C * p.phase_pitch + c % p.images.C
         input_rows[c] = c * PANEL
     if inputs != NULL:
         inputs += panel * p.tiling.elements * p.input_plane
@@ -230,8 +279,11 @@ cdef int panel_item(const void* problem, Py_ssize_t item, char* scratch) noexcep
             tile_for(R, VN)(p.C, rows, channels, inputs + e * p.input_plane, input_rows,
                             outputs + e * p.output_plane + o * PANEL, PANEL, NULL, False)
             o += R
-    for o in range(o_first, o_last):
-        bad |= write_tiles(p, p.first + o, VN, run_count, runs, outputs + o * PANEL)
+    o = o_first
+    while o < o_last:
+        c = 2 if p.tiling.w.up == 2 else 1  # phases that are written together
+        bad |= write_tiles(p, p.first + o // ups, o % ups, c, VN, run_count, runs, outputs + o * PANEL)
+        o += c
     return bad
 
 
@@ -262,7 +314,7 @@ cdef bint convolve_few(Problem* p, int threads) except -1:
     try:
         run_items(inputs_item, p, p.panels * ceil_div(p.C, CHANNELS), macs, 0, threads)
         return not run_items(
-            few_item, p, ceil_div(p.O, PANEL), macs * p.O, few_scratch(p), threads
+            few_item, p, p.tiling.ups * ceil_div(p.w.O, PANEL), macs * p.O, few_scratch(p), threads
         )
     finally:
         free(shared)
@@ -278,9 +330,10 @@ cdef Py_ssize_t few_scratch(const Problem* p) noexcept nogil:
 
 
 cdef int few_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
-    """PANEL output channels of all tiles; returns 1 if a result is not finite."""
+    """PANEL output channels of a phase of all tiles; returns 1 if a result is not finite."""
     cdef const Problem* p = <const Problem*> problem
-    cdef Py_ssize_t first = item * PANEL, count = min(<Py_ssize_t> PANEL, p.O - first)
+    cdef Py_ssize_t up = item % p.tiling.ups, first = item // p.tiling.ups * PANEL
+    cdef Py_ssize_t count = min(<Py_ssize_t> PANEL, p.w.O - first), split, channel
     cdef Py_ssize_t plane = FEW_CHANNELS * PANEL + PAD, sums_plane = (p.tiling.count + MAX_ROWS) * PANEL
     cdef Py_ssize_t* channels = <Py_ssize_t*> carve(&scratch, FEW_CHANNELS * sizeof(Py_ssize_t))
     # [element][c][lane]
@@ -298,10 +351,12 @@ cdef int few_item(const void* problem, Py_ssize_t item, char* scratch) noexcept 
     while from_c < p.C:
         cs = min(<Py_ssize_t> FEW_CHANNELS, p.C - from_c)
         for c in range(cs):
+            split, channel = (from_c + c) // p.images.C, (from_c + c) % p.images.C
             for v in range(2):
                 transform_filters(
-                    p, p.w.start + (first + v * LANES) * p.w.per_filter + (from_c + c) * p.w.per_channel,
-                    p.w.per_filter, max(<Py_ssize_t> 0, min(<Py_ssize_t> LANES, count - v * LANES)),
+                    p, p.w.start + (first + v * LANES) * p.w.per_filter + channel * p.w.per_channel,
+                    taps_of(p, split, up), p.w.per_filter,
+                    max(<Py_ssize_t> 0, min(<Py_ssize_t> LANES, count - v * LANES)),
                     weights + c * PANEL + v * LANES, plane,
                 )
         for e in range(p.tiling.elements):
@@ -325,48 +380,73 @@ cdef int few_item(const void* problem, Py_ssize_t item, char* scratch) noexcept 
                     outputs[e * PANEL + t] = sums[e * sums_plane + (panel * PANEL + t) * PANEL + o]
                 for t in range(tiles, VN * LANES):
                     outputs[e * PANEL + t] = 0
-            bad |= write_tiles(p, first + o, VN, run_count, runs, outputs)
+            bad |= write_tiles(p, first + o, up, 1, VN, run_count, runs, outputs)
     return bad
 
 
 # ---- results -------------------------------------------------------------------------------------
 
 cdef inline int write_tiles(
-    const Problem* p, Py_ssize_t o, int VN, int run_count, const Run* runs, const real* outputs,
+    const Problem* p, Py_ssize_t o, Py_ssize_t phase, Py_ssize_t phases, int VN, int run_count,
+    const Run* runs, const real* outputs,
 ) noexcept nogil:
-    """The panel's VN vectors of tiles of one output channel, from outputs[element, tile].
+    """The panel's VN vectors of tiles of one output channel, from outputs[element, phase, tile].
 
-    `outputs` lies on whole vectors. Returns 1 if one is not finite.
+    They are of one phase, or of both phases of the columns. `outputs` lies on whole vectors. Returns 1
+    if one is not finite.
     """
     cdef const vec* m = <const vec*> outputs
     cdef vec half[MOST_SIDE * REACH]
     cdef vec y[MOST_SIDE]
-    cdef real lines[MOST_SIDE * MOST_SIDE * PANEL]
+    cdef real lines[2 * MOST_SIDE * MOST_SIDE * PANEL + LANES]  # [row, phase, tile and column]
+    cdef real both[2 * LINE]
     cdef vec zeros = splat(0), bias = splat(p.bias[o] if p.bias != NULL else 0)
+    cdef const Side* h = &p.tiling.h
+    cdef const Side* w = &p.tiling.w
     cdef real* row
-    cdef Py_ssize_t high = p.tiling.h.outs, wide = p.tiling.w.outs, step = p.output_plane // LANES
-    cdef Py_ssize_t i, j, v, rows, cols
+    cdef const real* line
+    cdef Py_ssize_t tall = h.outs, wide = w.outs, reach = w.reach, step = p.output_plane // LANES
+    cdef Py_ssize_t down = phase // w.up, across = phase % w.up, i, j, k, v, rows, cols
     cdef int run
-    for v in range(VN):
-        for j in range(REACH):
-            if p.tiling.h.reach == 1:
-                half[j] = m[j * step + v]
-            else:
-                transform_output(m + j * step + v, REACH * step, half + j, REACH, high)
-        for i in range(high):
-            transform_output(half + REACH * i, 1, y, 1, wide)
-            for j in range(wide):
-                y[j] = add(y[j], bias)
-                zeros = add(zeros, subtract(y[j], y[j]))
-            collect(y, wide, lines + (i * PANEL + v * LANES) * wide)
+    for k in range(phases):
+        for v in range(VN):
+            for j in range(reach):
+                if h.reach == 1:
+                    half[j] = m[j * step + v]
+                else:
+                    transform_output(m + j * step + v, reach * step, half + j, reach, h.taps)
+            for i in range(tall):
+                transform_output(half + reach * i, 1, y, 1, w.taps)
+                for j in range(wide):
+                    y[j] = add(y[j], bias)
+                    zeros = add(zeros, subtract(y[j], y[j]))
+                collect(y, wide, lines + ((2 * i + k) * PANEL + v * LANES) * wide)
+        m += PANEL // LANES
     for run in range(run_count):
-        rows = min(high, p.P - runs[run].row * high)
-        cols = min(runs[run].tiles * wide, p.Q - runs[run].col * wide)
+        rows = min(tall, ceil_div(p.P - down, h.up) - runs[run].row * tall)
         row = (
-            p.out + ((runs[run].image * p.O + o) * p.P + runs[run].row * high) * p.Q
-            + runs[run].col * wide
+            p.out + ((runs[run].image * p.w.O + o) * p.P + runs[run].row * tall * h.up + down) * p.Q
+            + runs[run].col * wide * w.up + across
         )
+        cols = min(runs[run].tiles * wide * w.up, p.Q - across - runs[run].col * wide * w.up)
         for i in range(rows):
-            copy_run(row, lines + (i * PANEL + runs[run].lane) * wide, cols)
-            row += p.Q
+            line = lines + (2 * i * PANEL + runs[run].lane) * wide
+            if w.up == 1:
+                copy_run(row, line, cols)
+            elif phases == 2:
+                weave(line, line + PANEL * wide, runs[run].tiles * wide, both)
+                copy_run(row, both, cols)
+            else:
+                for j in range(ceil_div(cols, w.up)):
+                    row[j * w.up] = line[j]
+            row += h.up * p.Q
     return horizontal_sum(zeros) != 0
+
+
+cdef inline void weave(const real* a, const real* b, Py_ssize_t count, real* to) noexcept nogil:
+    """to[2*i] = a[i] and to[2*i + 1] = b[i], for i < count and up to LANES - 1 more."""
+    cdef Py_ssize_t i = 0
+    while i < count:
+        store(to + 2 * i, low(load(a + i), load(b + i)))
+        store(to + 2 * i + LANES, high(load(a + i), load(b + i)))
+        i += LANES

@@ -50,13 +50,13 @@ def winograd_weights(x, dz, dw, tuple pad, int threads):
     """
     cdef Problem p
     cdef Batch gradients = batch_of(dz), filters = batch_of(dw)
-    p.images = images_of(x, pad)
+    p.images = images_of(x)
     p.dw, p.dz = filters.start, gradients.start
     p.O, p.P, p.Q = gradients.C, gradients.H, gradients.W
     memset(p.dw, 0, filters.N * filters.C * filters.H * filters.W * sizeof(real))
     if p.images.N == 0:
         return True
-    p.tiling = tiling_of(p.images.N, p.P, p.Q, filters.H, filters.W)
+    p.tiling = tiling_of(p.images.N, p.P, p.Q, filters.H, filters.W, (1, 1), pad, (1, 1))
     return sum_slabs(&p, threads)
 
 

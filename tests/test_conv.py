@@ -15,6 +15,14 @@ import oracles
 from convolutions import assert_same_numbers, check_integers, compute, expect, integer_operands, operands
 from fastconv import functional as F
 
+
+@pytest.fixture(autouse=True, scope="module")
+def direct():
+    """The sums as they are; test_winograd.py has the transforms, which round."""
+    with fastconv.use_conv_algorithm("direct"):
+        yield
+
+
 # ---- drawn problems ------------------------------------------------------------------------------
 
 

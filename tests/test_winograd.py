@@ -8,10 +8,17 @@ import fastconv as fc
 import oracles
 from convolutions import assert_reaches_its_windows, compute, operands
 from fastconv import functional as F
-from fastconv.pure_winograd import _MATRICES
+from fastconv.pure_winograd import _MATRICES, phases
 from support import output_of, same_bits
 
-KERNELS = [(1, 3), (1, 5), (3, 3), (3, 5), (5, 3), (5, 5)]
+# Kernel, stride, upsampling: whole kernels, and such as are cut into phases of 2 or 3 taps.
+ONE = (1, 1)
+CASES = [
+    ((1, 3), ONE, ONE), ((1, 5), ONE, ONE), ((3, 3), ONE, ONE), ((3, 5), ONE, ONE), ((5, 3), ONE, ONE),
+    ((5, 5), ONE, ONE), ((2, 2), ONE, ONE), ((1, 2), ONE, ONE),
+    ((3, 3), (2, 2), ONE), ((4, 4), (2, 2), ONE), ((5, 3), (2, 2), ONE), ((6, 5), (3, 2), ONE),
+    ((3, 3), ONE, (2, 2)), ((5, 4), ONE, (2, 2)), ((5, 5), ONE, (3, 2)),
+]  # fmt: skip
 # images, channels, filters, (H, W): tiles cut by the border, runs of one tile and of many, several
 # groups of filters and slabs of panels, fewer tiles than lanes, lanes and rows left over.
 SHAPES = [
@@ -24,53 +31,76 @@ SHAPES = [
 ]
 
 
-def problem(rng, dtype, kernel, shape):
-    images, channels, filters, sizes = shape
-    padding = kernel[0] // 2, kernel[1] // 2
-    steps = (1, 1), padding, (1, 1)
+def problem(rng, dtype, case, shape):
+    (kernel, stride, up), (images, channels, filters, sizes) = case, shape
+    steps = stride, (kernel[0] // 2, kernel[1] // 2), up
     arrays = operands(rng.standard_normal, images, channels, filters, sizes, kernel, steps)
-    return [x.astype(dtype) for x in arrays], padding
+    return [x.astype(dtype) for x in arrays], steps
 
 
-def magnitude(x, w, dz, padding):
-    """What transformed numbers come to at most, for Z (or dLdA) and for dLdW, if nothing cancels.
+def of_result(x, w, outs, steps):
+    """What transformed numbers come to at most, for a convolution of x and w, if nothing cancels.
 
-    |A'| (|G| |g| |G'| * |B'| |d| |B|) |A| and |G'| (|A| |dY| |A'| * |B'| |d| |B|) |G|, with the largest
-    number in the place of each. Rounding errors are multiples of these, by the number of operations
-    that a result goes through.
+    |A'| (|G| |g| |G'| * |B'| |d| |B|) |A|, with the largest number in the place of each d. Rounding
+    errors are multiples of it, by the number of operations that a result goes through.
     """
+    _, w, _, _ = phases(x, w, *steps, outs)
     (A, B, G), (Aw, Bw, Gw) = ([abs(matrix) for matrix in _MATRICES[taps]] for taps in w.shape[2:])
     inputs = B.T @ np.ones((len(B), len(Bw))) @ Bw * abs(x).max()
-    filters = (G @ abs(w) @ Gw.T).sum(axis=1)
+    return w.shape[1], (A.T @ ((G @ abs(w) @ Gw.T).sum(axis=1) * inputs) @ Aw).max()
+
+
+def of_weights(x, w, dz):
+    """The same for the gradient of w: |G'| (|A| |dY| |A'| * |B'| |d| |B|) |G|, summed over tiles."""
+    (A, B, G), (Aw, Bw, Gw) = ([abs(matrix) for matrix in _MATRICES[taps]] for taps in w.shape[2:])
+    inputs = B.T @ np.ones((len(B), len(Bw))) @ Bw * abs(x).max()
     sides = A.shape[1], Aw.shape[1]
     gradients = A @ np.ones(sides) @ Aw.T * abs(dz).max()
     tiles = len(dz) * np.prod([-(-out // side) for out, side in zip(dz.shape[2:], sides)])
-    return (A.T @ (filters * inputs) @ Aw).max(), (G.T @ (gradients * inputs) @ Gw).max() * tiles, tiles
+    return tiles, (G.T @ (gradients * inputs) @ Gw).max() * tiles
 
 
-@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_error_is_bounded(backend, dtype, kernel, shape):
-    arrays, padding = problem(np.random.default_rng(5), dtype, kernel, shape)
+def test_error_is_bounded(backend, dtype, case, shape):
+    arrays, steps = problem(np.random.default_rng(5), dtype, case, shape)
+    (kernel, stride, up), pad = case, steps[1]
     A, W, _, dLdZ = arrays
-    exact = compute(*(x.astype(np.float64) for x in arrays), 1, padding)
+    with fc.use_conv_algorithm("direct"):
+        exact = compute(*(x.astype(np.float64) for x in arrays), *steps)
     with fc.use_conv_algorithm("winograd"):
-        found = compute(*arrays, 1, padding)
+        found = compute(*arrays, *steps)
     eps = np.finfo(dtype).eps
     # Each result goes through a sum over channels (or tiles), and through two transforms of each axis
     # before it and one after, of up to 6 operations.
+    backwards = up, tuple(k - 1 - p for k, p in zip(kernel, pad)), stride
     rotated = W[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
-    of_result, of_weights, tiles = magnitude(A, W, dLdZ, padding)
-    of_input, _, _ = magnitude(dLdZ, rotated, A, padding)
-    bounds = (W.shape[1] + 36) * of_result, (W.shape[0] + 36) * of_input, (tiles + 36) * of_weights
+    bounds = [of_result(A, W, dLdZ.shape[2:], steps), of_result(dLdZ, rotated, A.shape[2:], backwards)]
     # What it is for numbers of one size, as docs/performance.md has it, in units of the last place of
-    # the largest result. (Direct convolution has 1 to 5.)
-    typical = 40, 40, 80
-    for name, result, expected, bound, units in zip(("Z", "dLdA", "dLdW"), found, exact, bounds, typical):
+    # the largest result. (Direct convolution has 1 to 5.) Phases make sums longer, but for zeros.
+    typical = [40, 40] if stride == up == ONE else [60, 60]
+    if stride == up == ONE and 2 not in kernel:
+        bounds.append(of_weights(A, W, dLdZ))
+        typical.append(80)
+    for name, result, expected, (terms, bound), units in zip(
+        ("Z", "dLdA", "dLdW"), found, exact, bounds, typical
+    ):
         assert result.dtype == dtype
         error = abs(result - expected).max()
-        assert error <= bound * eps / 2, name
+        assert error <= (terms + 36) * bound * eps / 2, name
         assert error <= units * eps * abs(expected).max(), name
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_case_goes_by_it(dtype, case):
+    """Or the bounds above would say nothing of it."""
+    arrays, steps = problem(np.random.default_rng(4), dtype, case, SHAPES[0])
+    results = {}
+    for name in ("direct", "winograd"):
+        with fc.use_conv_algorithm(name):
+            results[name] = compute(*arrays, *steps)
+    for which in range(2):
+        assert not same_bits(results["direct"][which], results["winograd"][which])
 
 
 @pytest.mark.parametrize("kernel", [3, 5])
@@ -89,10 +119,11 @@ def test_one_dimension(backend, dtype, kernel):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("shape", [(2, 20, 24, (14, 23)), (1, 20, 24, (4, 4))], ids=["many tiles", "few"])
-def test_nothing_leaks_from_what_is_not_finite(backend, dtype, value, shape):
+@pytest.mark.parametrize("stride", [1, 2])
+def test_nothing_leaks_from_what_is_not_finite(backend, dtype, value, shape, stride):
     rng = np.random.default_rng(7)
     images, channels, filters, sizes = shape
-    steps = (1, 1), (1, 1), (1, 1)
+    steps = (stride, stride), ONE, ONE
     arrays = operands(lambda s: rng.uniform(0.5, 1.5, s), images, channels, filters, sizes, (3, 3), steps)
     arrays = [x.astype(dtype) for x in arrays]
     with fc.use_conv_algorithm("winograd"):
@@ -117,17 +148,17 @@ def test_views_of_any_strides():
 
 
 @pytest.mark.parametrize("count", [2, 3, 8])
-@pytest.mark.parametrize("kernel", [(1, 5), (3, 3), (5, 5)], ids=str)
+@pytest.mark.parametrize("case", [CASES[1], CASES[2], CASES[5], CASES[8], CASES[12]], ids=str)
 @pytest.mark.parametrize("shape", [(3, 64, 96, (17, 15)), (1, 200, 220, (6, 6))], ids=str)
-def test_any_number_of_threads_gives_the_same_bits(dtype, kernel, shape, count):
-    arrays, padding = problem(np.random.default_rng(9), dtype, kernel, shape)
+def test_any_number_of_threads_gives_the_same_bits(dtype, case, shape, count):
+    arrays, steps = problem(np.random.default_rng(9), dtype, case, shape)
     before = fc.get_num_threads()
     try:
         with fc.use_conv_algorithm("winograd"):
             fc.set_num_threads(1)
-            one = compute(*arrays, 1, padding)
+            one = compute(*arrays, *steps)
             fc.set_num_threads(count)
-            many = compute(*arrays, 1, padding)
+            many = compute(*arrays, *steps)
     finally:
         fc.set_num_threads(before)
     assert all(same_bits(x, y) for x, y in zip(one, many))
@@ -156,14 +187,15 @@ def test_auto_takes_it_where_it_is_faster_and_direct_never():
         assert same_bits(few, F.conv2d_forward(A[:, :4], W[:5, :4]))
 
 
-@pytest.mark.parametrize("steps", [{"stride": 2}, {"upsampling": 2}], ids=str)
+@pytest.mark.parametrize("steps", [{"stride": 3}, {"stride": 4}, {"stride": 2, "upsampling": 2}], ids=str)
 def test_what_it_has_no_transforms_for_runs_directly(steps):
     A, W = large()
-    with fc.use_conv_algorithm("winograd"):
-        asked = F.conv2d_forward(A, W, **steps), F.conv2d_forward(A, W[:, :, :2])
-    with fc.use_conv_algorithm("direct"):
-        direct = F.conv2d_forward(A, W, **steps), F.conv2d_forward(A, W[:, :, :2])
-    assert all(same_bits(x, y) for x, y in zip(asked, direct))
+    seven = np.random.default_rng(11).standard_normal((32, 32, 7, 7))
+    results = {}
+    for name in ("winograd", "direct"):
+        with fc.use_conv_algorithm(name):
+            results[name] = F.conv2d_forward(A, W, **steps), F.conv2d_forward(A, seven)
+    assert all(same_bits(x, y) for x, y in zip(*results.values()))
 
 
 def test_for_the_process_and_for_a_block():

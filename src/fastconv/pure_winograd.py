@@ -9,31 +9,84 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating]
 Pair = tuple[int, int]
 
-# Polynomials are multiplied at these points and at infinity.
+# Polynomials are multiplied at these points and at infinity; for 2 taps, without the last.
 _POINTS = np.array([0, 1, -1, 2, -0.5])
 
 
-def _powers(count: int) -> NDArray[np.float64]:
-    """(6, count): the powers of the points, and of infinity the last."""
-    powers = np.zeros((6, count))
-    powers[:5], powers[5, -1] = np.vander(_POINTS, count, increasing=True), 1
+def _powers(points: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """(points + 1, count): the powers of the points, and of infinity the last."""
+    powers = np.zeros((len(points) + 1, count))
+    powers[:-1], powers[-1, -1] = np.vander(points, count, increasing=True), 1
     return powers
 
 
 def _matrices(taps: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """A (6, 7 - taps), B (6, 6) and G (6, taps) of Toom and Cook (Blahut, Fast Algorithms, section 5.2)."""
+    """A (6, outputs), B (6, 6) and G (6, taps) of Toom and Cook (Blahut, Fast Algorithms, section 5.2)."""
     if taps == 1:
         return np.ones((1, 1)), np.ones((1, 1)), np.ones((1, 1))
-    others = [np.delete(_POINTS, i) for i in range(5)]
-    A, B, G = _powers(7 - taps), np.zeros((6, 6)), _powers(taps)
-    G[:5] /= [[np.prod(point - rest)] for point, rest in zip(_POINTS, others)]
-    for i in range(5):
-        B[:5, i] = np.poly(others[i])[::-1]
-    B[:, 5] = np.poly(_POINTS)[::-1]
+    points = _POINTS[:4] if taps == 2 else _POINTS
+    count = len(points)
+    others = [np.delete(points, i) for i in range(count)]
+    A, B, G = _powers(points, count + 2 - taps), np.zeros((count + 1, count + 1)), _powers(points, taps)
+    G[:-1] /= [[np.prod(point - rest)] for point, rest in zip(points, others)]
+    for i in range(count):
+        B[:-1, i] = np.poly(others[i])[::-1]
+    B[:, -1] = np.poly(points)[::-1]
     return A, B, G
 
 
-_MATRICES = {taps: _matrices(taps) for taps in (1, 3, 5)}
+_MATRICES = {taps: _matrices(taps) for taps in (1, 2, 3, 5)}
+
+
+def phases(
+    x: Array, w: Array, stride: Pair, pad: Pair, up: Pair, outs: Pair
+) -> tuple[Array, Array, Pair, Pair]:
+    """Input, weights, padding and outputs of the convolution with stride 1 that has a channel for each phase.
+
+    A stride s makes s*s times as many input channels, each of every s-th row and column; upsampling as
+    many times more output channels. Where a phase has fewer taps than another the others are zero.
+    """
+    if up == (1, 1):
+        firsts = [list(range(step)) for step in stride]
+        taps = [-(-size // step) for size, step in zip(w.shape[2:], stride)]
+        high, wide = (max(p, 0) for p in pad)
+        low = [max(-p, 0) for p in pad]
+        padded = np.pad(x, ((0, 0), (0, 0), (high, high + stride[0]), (wide, wide + stride[1])))
+        padded = padded[:, :, low[0] :, low[1] :]
+        sizes = [size // step * step for size, step in zip(padded.shape[2:], stride)]
+        padded = padded[:, :, : sizes[0], : sizes[1]]
+        x = np.concatenate(
+            [padded[:, :, i :: stride[0], j :: stride[1]] for i in firsts[0] for j in firsts[1]], axis=1
+        )
+        return x, _some_taps(w, firsts, stride, taps, axis=1), (0, 0), outs
+    # Input i + origin of a phase of outputs meets the kernel's tap up*(i + origin) + pad - phase.
+    origins = [-(p // step) for p, step in zip(pad, up)]
+    firsts = [
+        [step * origin + p - phase for phase in range(step)] for step, origin, p in zip(up, origins, pad)
+    ]
+    taps = [
+        (size + step - 2 - p) // step - origin + 1
+        for size, step, p, origin in zip(w.shape[2:], up, pad, origins)
+    ]
+    return (
+        x, _some_taps(w, firsts, up, taps, axis=0), (-origins[0], -origins[1]),
+        (-(-outs[0] // up[0]), -(-outs[1] // up[1])),
+    )
+
+
+def _some_taps(w: Array, firsts: list[list[int]], steps: Pair, taps: list[int], axis: int) -> Array:
+    """For every pair of phases the taps first + step*i of the kernel, along an axis of channels."""
+    kernels = []
+    for down in firsts[0]:
+        for across in firsts[1]:
+            kernel = np.zeros((*w.shape[:2], *taps), w.dtype)
+            for i in range(taps[0]):
+                for j in range(taps[1]):
+                    u, v = down + steps[0] * i, across + steps[1] * j
+                    if 0 <= u < w.shape[2] and 0 <= v < w.shape[3]:
+                        kernel[:, :, i, j] = w[:, :, u, v]
+            kernels.append(kernel)
+    return np.concatenate(kernels, axis=axis)
 
 
 def _tiles(image: Array, pad: Pair, outs: Pair, sides: Pair, reaches: Pair) -> Array:
@@ -50,18 +103,24 @@ def _tiles(image: Array, pad: Pair, outs: Pair, sides: Pair, reaches: Pair) -> A
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def winograd(x: Array, w: Array, b: Array | None, out: Array, pad: Pair, threads: int) -> bool:
+def winograd(
+    x: Array, w: Array, b: Array | None, out: Array, stride: Pair, pad: Pair, up: Pair, threads: int
+) -> bool:
+    x, w, pad, outs = phases(x, w, stride, pad, up, out.shape[2:])
     (A, B, G), (Aw, Bw, Gw) = (
         [matrix.astype(out.dtype) for matrix in _MATRICES[taps]] for taps in w.shape[2:]
     )
     sides, reaches = (A.shape[1], Aw.shape[1]), (len(A), len(Aw))
-    inputs = B.T @ _tiles(x, pad, out.shape[2:], sides, reaches) @ Bw
+    inputs = B.T @ _tiles(x, pad, outs, sides, reaches) @ Bw
     weights = G @ w @ Gw.T
     products = np.einsum("ncpqij,ocij->nopqij", inputs, weights, optimize=True)
     Y = A.T @ products @ Aw
     N, O, rows, cols = Y.shape[:4]
     Z = Y.transpose(0, 1, 2, 4, 3, 5).reshape(N, O, sides[0] * rows, sides[1] * cols)
-    out[...] = Z[:, :, : out.shape[2], : out.shape[3]]
+    filters = out.shape[1]
+    for phase in range(up[0] * up[1]):
+        kept = out[:, :, phase // up[1] :: up[0], phase % up[1] :: up[1]]
+        kept[...] = Z[:, phase * filters :][:, :filters, : kept.shape[2], : kept.shape[3]]
     if b is not None:
         out += b[:, None, None]
     return bool(np.isfinite(out).all())

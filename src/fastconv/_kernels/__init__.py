@@ -44,7 +44,7 @@ class KernelSet(NamedTuple):
     correlate: Callable[[Array, Array, Array | None, Array, Pair, Pair, Pair, int], None]
     correlate_weights: Callable[[Array, Array, Array, Pair, Pair, Pair, int], None]
     sum_channels: Callable[[Array, Array, int], None]
-    winograd: Callable[[Array, Array, Array | None, Array, Pair, int], bool]
+    winograd: Callable[[Array, Array, Array | None, Array, Pair, Pair, Pair, int], bool]
     winograd_weights: Callable[[Array, Array, Array, Pair, int], bool]
     max_pool: Callable[[Array, Array, Array, Pair, Pair, int], None]
     max_pool_gradient: Callable[[Array, Array, Array, Pair, Pair, int], None]

@@ -165,12 +165,10 @@ def _correlate(
     x: Array, w: Array, b: Array | None, out: Array, stride: Pair, pad: Pair, up: Pair
 ) -> None:
     kernel = kernels(out.dtype)
-    O, C, rows, cols = w.shape
-    threads = threads_for(out.size * C * rows * cols // (up[0] * up[1]))
+    threads = threads_for(out.size * w[0].size // (up[0] * up[1]))
     if (
-        stride == up == _ONE
-        and winograd_runs(C, O, (rows, cols), out.shape, weights=False)
-        and kernel.winograd(x, w, b, out, pad, threads)
+        winograd_runs(w.shape, out.shape, stride, pad, up)
+        and kernel.winograd(x, w, b, out, stride, pad, up, threads)
     ):
         return
     kernel.correlate(x, w, b, out, stride, pad, up, threads)
@@ -186,12 +184,10 @@ def _weight_gradient(
     x: Array, dz: Array, dw: Array, db: Array, stride: Pair, pad: Pair, up: Pair
 ) -> None:
     kernel = kernels(dw.dtype)
-    O, C, rows, cols = dw.shape
-    threads = threads_for(dz.size * C * rows * cols // (up[0] * up[1]))
+    threads = threads_for(dz.size * dw[0].size // (up[0] * up[1]))
     kernel.sum_channels(dz, db, threads)
     if (
-        stride == up == _ONE
-        and winograd_runs(C, O, (rows, cols), dz.shape, weights=True)
+        winograd_runs(dw.shape, dz.shape, stride, pad, up, weights=True)
         and kernel.winograd_weights(x, dz, dw, pad, threads)
     ):
         return
