@@ -84,7 +84,7 @@ def test_paths_begin_at_the_model_that_is_named():
     model = {"main": Net()}["main"]
     with fc.record(model) as prof:
         step(model)
-    assert {row.path for row in prof.rows} == {"Net", "model.stem", "Net.blocks[0]", "Net.blocks[1]"}
+    assert {row.path for row in prof.rows} == {"Net", "Net.stem", "Net.blocks[0]", "Net.blocks[1]"}
     assert {row.depth for row in prof.rows} == {0, 1}
 
 
