@@ -13,9 +13,8 @@ Every layer, block and model of the course is here by its own name::
 `functional`, which checks everything and calls one kernel of the active `backend`.
 """
 
-from importlib import import_module as _import_module
-from typing import TYPE_CHECKING as _TYPE_CHECKING
-from typing import Any as _Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from . import functional, models, nn
 from ._version import __version__
@@ -58,17 +57,29 @@ from .nn import (
     Upsample2d,
 )
 
-if _TYPE_CHECKING:
+if TYPE_CHECKING:
     from .profiling import profile, record
+    from .swapping import install, swap, uninstall
 
-# What few programs need: the module is imported when the name is first asked for.
-_LAZY = {"profile": "profiling", "record": "profiling"}
+# What is imported when first asked for, and from where: nobody pays for it in `import fastconv`.
+_LATER = {
+    "install": "swapping",
+    "profile": "profiling",
+    "record": "profiling",
+    "swap": "swapping",
+    "uninstall": "swapping",
+}
 
 
-def __getattr__(name: str) -> _Any:
-    if name in _LAZY:
-        return getattr(_import_module(f".{_LAZY[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
 
 
 __all__ = [
@@ -114,6 +125,7 @@ __all__ = [
     "get_backend",
     "get_conv_algorithm",
     "get_num_threads",
+    "install",
     "models",
     "nn",
     "profile",
@@ -122,6 +134,8 @@ __all__ = [
     "set_conv_algorithm",
     "set_num_threads",
     "show_config",
+    "swap",
+    "uninstall",
     "use_backend",
     "use_conv_algorithm",
 ]

@@ -10,11 +10,14 @@ from typing import Any
 from ._version import __version__
 from .config import show_config
 from .extras import MissingExtra
+from .swapping.command import add_options, add_run, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     arguments = _parser().parse_args(argv)
+    if arguments.command == "run":  # what the program raises is the interpreter's business
+        return run(arguments)
     try:
         return int(arguments.run(arguments) or 0)
     except MissingExtra as error:
@@ -31,6 +34,8 @@ def _parser() -> argparse.ArgumentParser:
 
     info = commands.add_parser("info", help="versions, backend, instruction sets, threads")
     info.set_defaults(run=lambda _: show_config())
+
+    add_run(commands)
 
     demo = commands.add_parser(
         "demo",
@@ -91,14 +96,17 @@ def _add_profile(commands: Any) -> None:
     profile = commands.add_parser(
         "profile",
         help="where the time of a script or a model goes, layer by layer",
-        usage="fastconv profile [options] script.py [arguments]\n"
+        usage="fastconv profile [options] script.py [args...]\n"
+        "       fastconv profile [options] -m module [args...]\n"
         "       fastconv profile [options] --model module:factory --input 8x3x32x32",
         description="Records every call of a layer while a script runs as with 'fastconv run', or runs a "
         "model on the compiled and the pure kernels in turn and compares them. "
         "Needs: pip install 'fastconv[profile]'.",
     )
-    profile.add_argument("script", nargs="?", help="a Python program")
-    profile.add_argument("arguments", nargs=argparse.REMAINDER, help="what the program gets")
+    add_options(profile)
+    profile.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m does")
+    profile.add_argument("program", nargs="?", help="a script, as of 'fastconv run'")
+    profile.add_argument("arguments", nargs=argparse.REMAINDER, help="of the program")
     profile.add_argument("--model", metavar="MODULE:FACTORY", help="a model, or a function that makes one")
     profile.add_argument("--input", metavar="SHAPE", help="of the model's input, say 8x3x32x32")
     profile.add_argument("--dtype", choices=("float64", "float32"), help="of the input and the parameters")

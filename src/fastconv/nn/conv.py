@@ -69,8 +69,12 @@ class ConvOuter(Layer):
     computing outputs that would be thrown away or multiplying inserted zeros.
     """
 
-    # The attribute that holds the inner layer, named as in the course.
+    # The attribute that holds the inner layer, named as in the course. Of that layer only the
+    # parameters are used here, so that it may be any object that has them.
     _inner: ClassVar[str]
+
+    _forward: staticmethod[..., Array]
+    _backward: staticmethod[..., tuple[Array, Array, Array]]
 
     in_channels, out_channels, kernel_size = _OfInner(), _OfInner(), _OfInner()
     W, b, dLdW, dLdb = _OfInner(), _OfInner(), _OfInner(), _OfInner()
@@ -85,14 +89,14 @@ class ConvOuter(Layer):
 
     def forward(self, A: Any) -> Array:
         inner = self.inner
-        Z = inner._forward(A, inner.W, inner.b, *self._steps())
+        Z = self._forward(A, inner.W, inner.b, *self._steps())
         self.A = A
         return Z
 
     def backward(self, dLdZ: Any) -> Array:
         check.saved(self, A=self.A)
         inner = self.inner
-        dLdA, inner.dLdW, inner.dLdb = inner._backward(dLdZ, self.A, inner.W, *self._steps())
+        dLdA, inner.dLdW, inner.dLdb = self._backward(dLdZ, self.A, inner.W, *self._steps())
         return dLdA
 
     @abstractmethod

@@ -58,6 +58,8 @@ class Conv1d(ConvOuter):
     """
 
     _inner = "conv1d_stride1"
+    _forward = staticmethod(F.conv1d_forward)
+    _backward = staticmethod(F.conv1d_backward)
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: Any = 0,

@@ -60,6 +60,8 @@ class Conv2d(ConvOuter):
     """
 
     _inner = "conv2d_stride1"
+    _forward = staticmethod(F.conv2d_forward)
+    _backward = staticmethod(F.conv2d_backward)
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int | Pair, stride: int, padding: Any = 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import _check as check
+from .. import functional as F
 from .._check import Pair
 from .conv import ConvOuter, InitFn
 from .conv1d import Conv1d_stride1
@@ -29,6 +30,8 @@ class ConvTranspose1d(ConvOuter):
     """
 
     _inner = "conv1d_stride1"
+    _forward = staticmethod(F.conv1d_forward)
+    _backward = staticmethod(F.conv1d_backward)
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, upsampling_factor: int,
@@ -48,6 +51,8 @@ class ConvTranspose2d(ConvOuter):
     """`ConvTranspose1d` of images (N, in_channels, H, W), with `upsample2d` and `conv2d_stride1`."""
 
     _inner = "conv2d_stride1"
+    _forward = staticmethod(F.conv2d_forward)
+    _backward = staticmethod(F.conv2d_backward)
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int | Pair, upsampling_factor: int,

@@ -49,8 +49,9 @@ class Dropout2d(Layer):
     def backward(self, delta: Any) -> Array:
         check.saved(self, mask=self.mask)
         dz = check.array("delta", delta, 4)
-        check.same_shape("delta", dz, self._shape, "x")
-        return self._scaled(dz, self.mask, self._dtype)
+        # A mask taken over from another layer has come without the shape of its x.
+        check.same_shape("delta", dz, self._shape or (*self.mask.shape[:2], *dz.shape[2:]), "x")
+        return self._scaled(dz, self.mask, self._dtype or check.real_dtype(dz))
 
     def _scaled(self, a: Array, mask: Array, dtype: np.dtype[Any]) -> Array:
         # With p = 1 nothing is kept, so there is nothing to scale.

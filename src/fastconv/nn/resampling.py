@@ -64,7 +64,10 @@ class _Downsample(_Resampling):
 
     def backward(self, dLdZ: Any) -> Array:
         check.saved(self, shape=self._shape)
-        dLdA = F.downsample_backward(dLdZ, self.downsampling_factor, self._shape)
+        shape = self._shape
+        if shape[0] is None:  # taken over from a layer that kept the sides alone
+            shape = *np.shape(dLdZ)[:2], *shape[2:]
+        dLdA = F.downsample_backward(dLdZ, self.downsampling_factor, shape)
         return dLdA.astype(self._dtype, copy=False)
 
     @property

@@ -14,7 +14,9 @@ import numpy as np
 
 from .. import backend
 from ..extras import need
+from ..swapping import command as swapping
 from .compare import profile
+from .recorder import record
 from .report import SORTS, Shown
 
 
@@ -37,12 +39,12 @@ def run(options: argparse.Namespace) -> int:
         need("matplotlib", "profile")
     if options.sort not in SORTS:
         raise ProfileError(f"--sort {options.sort!r} is none of {', '.join(SORTS)}")
-    if (options.script is None) == (options.model is None):
+    if (options.program is None) == (options.model is None):
         raise ProfileError("give either a script or --model")
     if options.threads is not None:
         backend.set_num_threads(options.threads)
-    if options.script is not None:
-        return _script(options)
+    if options.program is not None:
+        return swapping.run(options, around=lambda program: _record(program, options))
     if options.input is None:
         raise ProfileError("--model wants --input, say --input 8x3x32x32")
     model, x = _model(options.model), _input(options.input, options.dtype)
@@ -52,8 +54,14 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _script(options: argparse.Namespace) -> int:
-    raise NotImplementedError
+def _record(program: Callable[[], None], options: argparse.Namespace) -> None:
+    """Run a program and show where its time went, however it ends."""
+    recording = record(title=" ".join((options.program, *options.arguments)))
+    try:
+        with recording:
+            program()
+    finally:
+        _write(recording, options)
 
 
 def _model(text: str) -> Any:

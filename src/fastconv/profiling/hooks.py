@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from ..backend import get_backend
 from ..nn import Layer
 from .graph import walk
-from .places import Place, Places, of_program
+from .places import PROGRAM, Place, Places
 
 METHODS = ("forward", "backward")
 # Called with each result as soon as it is there, outside of what is timed.
@@ -102,14 +102,15 @@ class Session:
         Layer.__init_subclass__ = classmethod(made)  # type: ignore[assignment]
         self.build_class = builtins.__build_class__
 
-        def build_class(body: Any, *args: Any, **kwargs: Any) -> Any:
-            cls = session.build_class(body, *args, **kwargs)
-            if session.on and isinstance(cls, type) and _both(cls):
-                if of_program(cls.__module__, body.__code__.co_filename):
-                    session.exchange(cls)
+        def build_class(body: Any, name: str, /, *bases: Any, **kwargs: Any) -> Any:
+            cls = session.build_class(body, name, *bases, **kwargs)
+            ours = session.on and isinstance(cls, type) and _both(cls)
+            if ours and PROGRAM.owns(cls.__module__, body.__code__.co_filename):
+                session.exchange(cls)
             return cls
 
-        self.hook = builtins.__build_class__ = build_class
+        self.hook: Any = build_class
+        builtins.__build_class__ = build_class
 
     def add_root(self, model: Any) -> None:
         """A model to look for layers in; the classes of what it holds count, wherever they come from."""
@@ -217,7 +218,7 @@ def _present() -> Iterator[type]:
         waiting += cls.__subclasses__()
     for module in list(sys.modules.values()):
         name, file = getattr(module, "__name__", None), getattr(module, "__file__", None)
-        if isinstance(name, str) and of_program(name, file if isinstance(file, str) else None):
+        if isinstance(name, str) and PROGRAM.owns(name, file if isinstance(file, str) else None):
             for value in list(vars(module).values()):
                 if isinstance(value, type) and value.__module__ == name and _both(value):
                     yield value

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections.abc import Iterator
-from functools import lru_cache
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ..swapping.usercode import UserCode
 from .counts import Kind, kind_of
 from .graph import walk
 
-_PACKAGE = __name__.partition(".")[0]
+# Whose classes count besides the layers, and whose variables name them.
+PROGRAM = UserCode()
 _CONTAINERS = (list, tuple, dict)
 _FRAMES = 8
 # Parts of a variable that are looked at in search of a layer.
@@ -113,7 +112,7 @@ def _reference(item: Any) -> Any:
 def _around(frame: FrameType | None) -> Iterator[tuple[Any, str]]:
     """What may hold a layer that is called here, with its name: `self`, then variables, frame by frame."""
     for _ in range(_FRAMES):
-        while frame is not None and not of_program(
+        while frame is not None and not PROGRAM.owns(
             str(frame.f_globals.get("__name__")), frame.f_code.co_filename
         ):
             frame = frame.f_back
@@ -126,19 +125,6 @@ def _around(frame: FrameType | None) -> Iterator[tuple[Any, str]]:
         yield from ((v, k) for k, v in variables.items() if isinstance(v, _CONTAINERS))
         yield from ((v, k) for k, v in variables.items() if not isinstance(v, _CONTAINERS))
         frame = frame.f_back
-
-
-@lru_cache
-def of_program(module: str, file: str | None) -> bool:
-    """Whether a module is the program's own: not of this package, the standard library or installed."""
-    if module == "__main__":
-        return True
-    top = module.partition(".")[0]
-    return (
-        top not in (*sys.stdlib_module_names, _PACKAGE)
-        and file is not None
-        and not {"site-packages", "dist-packages"} & set(Path(file).parts)
-    )
 
 
 def _source(cls: type) -> dict[str, tuple[str, int]]:

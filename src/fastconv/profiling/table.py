@@ -67,7 +67,8 @@ def _table(report: Report, rows: Sequence[Row], tree: bool) -> Any:
         left = head in ("pass", "bound by")
         table.add_column(head, justify="left" if left else "right", no_wrap=True, width=width)
     for row, texts in zip(rows, cells):
-        table.add_row(need("rich.text", "profile").Text(_name(row, report.short(row.path), tree, room)), *texts)
+        name = _name(row, report.short(row.path), tree, room)
+        table.add_row(need("rich.text", "profile").Text(name), *texts)
     return table
 
 

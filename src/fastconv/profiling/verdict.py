@@ -27,7 +27,7 @@ def sentences(report: Report) -> list[str]:
         f"{_capital(bound_text(first[0]))}."
     ]
     if others:
-        then = [f"{report.short(path)} ({rows[0].layer}) with {_share(rows):.0%}" for path, rows in others[:3]]
+        then = [f"{report.short(p)} ({rows[0].layer}) with {_share(rows):.0%}" for p, rows in others[:3]]
         alike = [rows for _, rows in layers if rows[0].layer == layer]
         together = f"all {len(alike)} {layer} take {sum(map(_share, alike)):.0%}" if len(alike) > 1 else ""
         found.append(f"Then {', '.join(then)}{'; ' if together else ''}{together}.")

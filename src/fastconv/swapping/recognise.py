@@ -1,0 +1,129 @@
+"""Is this class of a user one that a compiled layer can stand in for? If not, why not?"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ..nn import Layer
+from .catalogue import KNOWN, LAYERS, NEUTRAL, Parameter, meaning_of, own_parameters
+from .unwritten import unwritten
+
+
+class Refused(Exception):
+    """The class, or an object of it, is left alone; the message is the reason."""
+
+
+class Choice(NamedTuple):
+    """Which of the known classes a user wants replaced."""
+
+    only: frozenset[str] = frozenset()
+    exclude: frozenset[str] = frozenset()
+    all: bool = False
+
+    def check(self, name: str) -> None:
+        """Raises `Refused` if classes of that name are not to be replaced."""
+        if self.only:
+            if name not in self.only:
+                raise Refused("not among those asked for")
+        elif name in self.exclude:
+            raise Refused("excepted")
+        elif name not in LAYERS and not self.all:
+            raise Refused("revisions scale these differently, so they stay as they are (--all swaps them)")
+
+
+class Recognised(NamedTuple):
+    """A user's class that can be replaced."""
+
+    original: type
+    fast: type[Layer]
+    parameters: tuple[Parameter, ...] | None  # of its constructor; None: take those of `fast`
+    unwritten: tuple[str, ...]  # methods that are still to be written
+
+    @property
+    def remark(self) -> str:
+        return f"{' and '.join(self.unwritten)} still unwritten" if self.unwritten else ""
+
+
+def named_like_a_layer(cls: object) -> bool:
+    """The quick test that comes before all others."""
+    return (
+        isinstance(cls, type)
+        and cls.__name__ in KNOWN
+        and cls.__qualname__ == cls.__name__
+        and not issubclass(cls, Layer)
+    )
+
+
+def recognise(cls: type) -> Recognised:
+    """Look at a class of a known name. Raises `Refused` with the reason why it must be left alone."""
+    fast = KNOWN[cls.__name__]
+    methods = ("forward", "backward")
+    for name in methods:
+        _check_method(cls, fast, name)
+    parameters = _constructor(cls, fast)
+    missing = tuple(name for name in methods if unwritten(getattr(cls, name)))
+    return Recognised(cls, fast, parameters, missing)
+
+
+def _check_method(cls: type, fast: type[Layer], name: str) -> None:
+    method = inspect.getattr_static(cls, name, None)
+    if method is None:
+        raise Refused(f"it has no {name}")
+    if isinstance(method, (staticmethod, classmethod)) or not callable(method):
+        raise Refused(f"its {name} is not a method of objects")
+    theirs, ours = _arguments(method), _arguments(inspect.getattr_static(fast, name))
+    if theirs is None or ours is None:  # compiled, or (*args)
+        return
+    needed = [p.name for p in theirs.values() if p.default is p.empty]
+    wanted = [p.name for p in ours.values() if p.default is p.empty]
+    if len(theirs) < len(wanted) or len(needed) > len(ours):
+        raise Refused(f"its {name} takes ({', '.join(theirs)}), not ({', '.join(ours)})")
+    # The first arguments are data, whatever they are called; later ones are known by their names.
+    unknown = [p for p in list(theirs)[max(len(wanted), 1) :] if p not in ours]
+    if unknown:
+        raise Refused(f"its {name} takes {', '.join(unknown)}, which the compiled layer does not know")
+
+
+def _arguments(method: Any) -> Mapping[str, inspect.Parameter] | None:
+    """Of a method without its self; None where they are not known."""
+    try:
+        parameters = list(inspect.signature(method).parameters.values())[1:]
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return None
+    return {p.name: p for p in parameters if p.kind is not p.VAR_KEYWORD}
+
+
+def first_argument(method: Any) -> str | None:
+    found = _arguments(method)
+    return next(iter(found), None) if found else None
+
+
+def _constructor(cls: type, fast: type[Layer]) -> tuple[Parameter, ...] | None:
+    ours = own_parameters(fast)
+    try:
+        theirs = list(inspect.signature(cls).parameters.values())
+    except (TypeError, ValueError):  # compiled without a signature: the course's is taken for granted
+        return None
+    if any(p.kind is p.VAR_POSITIONAL for p in theirs):
+        return None
+    found = []
+    for p in theirs:
+        if p.kind is p.VAR_KEYWORD:
+            continue
+        meaning = meaning_of(p.name, ours)
+        if meaning is None:
+            if p.default is p.empty:
+                raise Refused(f"its constructor needs {p.name}, which the compiled layer does not know")
+            if p.name in NEUTRAL and p.default != NEUTRAL[p.name]:
+                raise Refused(f"its constructor has {p.name}={p.default!r}, which the compiled layer has not")
+        found.append(Parameter(p.name, meaning, p.default))
+    given = {p.meaning for p in found}
+    lacking = [name for name, p in ours.items() if p.default is p.empty and name not in given]
+    if lacking and found:
+        raise Refused(f"its constructor takes no {' and no '.join(lacking)}")
+    # Without any parameter it is as good as unwritten.
+    return tuple(found) if found or not lacking else None

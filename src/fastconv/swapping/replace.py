@@ -1,0 +1,457 @@
+"""The class that stands in for a user's: a compiled layer under the user's name.
+
+It is derived from both, the compiled layer first::
+
+    class Conv2d(fastconv.Conv2d, mytorch.nn.Conv2d): ...
+
+so that forward and backward, and what they compute, are compiled, and whatever else the user's class
+has (methods, base classes, ``isinstance``) is still there. Constructing one runs the user's own
+constructor, which draws the same random numbers as ever, and takes over what it has made. An object
+can at any time become one of the user's own class again, in place: nobody needs to be told.
+"""
+
+from __future__ import annotations
+
+import copy
+import copyreg
+import inspect
+import threading
+import types
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+import numpy as np
+
+from ..nn import Layer
+from ..nn.conv import ConvOuter, ConvStride1
+from .catalogue import own_parameters
+from .pending import add_pending
+from .recognise import Recognised, Refused, first_argument
+from .state import Sizes, State, Unwritten, attributes, sizes_of, taken_over
+
+# Functions of ours that may be called while the name of a class means the user's own again.
+_names_lock = threading.RLock()
+
+
+class Replacement:
+    """A user's class and the compiled one in its place.
+
+    Parameters
+    ----------
+    recognised : what `recognise` found
+    check : makes what verifies an object's first calls, or None
+    refused : told when an object is left to the user's class, and why
+
+    Attributes
+    ----------
+    original, fast, cls : the user's class, ours, and the one in its place
+    bound : whether the user's name is bound to the class in its place, so that pickle finds it there
+    retired : the reason why the user's own class is used again, or None
+    """
+
+    def __init__(
+        self, recognised: Recognised, *,
+        check: Callable[[Replacement], Any] | None = None,
+        refused: Callable[[Replacement, str], None] = lambda *_: None,
+    ) -> None:
+        self.recognised = recognised
+        self.original, self.fast = recognised.original, recognised.fast
+        self.check, self.refused = check, refused
+        self.bound = False
+        self.retired: str | None = None
+        # Objects of classes that users derive from `cls`, by id: they need not be hashable.
+        self.derived = weakref.WeakValueDictionary[int, Any]()
+        self.cls: type[Any] = _make_class(self)
+        self.in_place = _exchangeable(self.cls, self.original)
+        self._by_own_name = _mentions_itself(self.original)
+
+    @property
+    def name(self) -> str:
+        return self.original.__name__
+
+    @property
+    def module(self) -> str:
+        return self.original.__module__
+
+    # ---- making objects --------------------------------------------------------------------------
+
+    def construct(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """What the constructor of the class does."""
+        stream = np.random.get_state()
+        try:
+            with self.own_name():
+                made: Any = self.original(*args, **kwargs)
+        except NotImplementedError:
+            np.random.set_state(stream)
+            made = None
+        try:
+            sizes, functions = self._arguments(args, kwargs)
+            self._fill(layer, {} if made is None else attributes(made), sizes, functions)
+        except Refused as reason:
+            self._leave(layer, made, str(reason))
+            return
+        if self.check is not None:
+            layer.__dict__[CHECK] = self.check(self)
+        if type(layer) is not self.cls:
+            self.derived[id(layer)] = layer
+
+    def _fill(self, layer: Any, theirs: State, sizes: Sizes, functions: Sizes) -> None:
+        try:
+            state = taken_over(self.fast, theirs, sizes)
+        except Unwritten:
+            try:
+                state = vars(self.fast(**sizes, **functions))
+            except (TypeError, ValueError) as error:
+                raise Refused(str(error)) from None
+            state |= {k: v for k, v in theirs.items() if k not in state and not hasattr(self.fast, k)}
+        layer.__dict__.update(state)
+
+    def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Sizes, Sizes]:
+        """A call's arguments by our names: sizes, and init functions. Raises `Refused`."""
+        parameters = self.recognised.parameters
+        try:
+            signature = inspect.signature(self.fast if parameters is None else self.original)
+            call = signature.bind(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            raise Refused(f"its constructor was called in a way that is not the course's: {error}") from None
+        if parameters is None:
+            names = own_parameters(self.fast).keys() & call.arguments.keys()
+            given = {name: call.arguments[name] for name in names}
+        else:
+            call.apply_defaults()
+            given = {}
+            for p in parameters:
+                value = call.arguments[p.name]
+                if p.meaning is not None:
+                    given[p.meaning] = value
+                elif value is not p.default and value != p.default:
+                    raise Refused(f"{p.name}={value!r:.40} was asked for, which the compiled layer has not")
+        functions = {name: given.pop(name) for name in list(given) if name.endswith("_init_fn")}
+        return given, functions
+
+    def _leave(self, layer: Any, made: Any, reason: str) -> None:
+        """Let an object that cannot be compiled be one of the user's own class."""
+        self.refused(self, reason)
+        if made is None or not self.in_place:
+            raise TypeError(
+                f"fastconv cannot make {self.module}.{self.name}: {reason}. {_how_to_keep(self)}"
+            )
+        if type(layer) is not self.cls:
+            self.rebase()
+        become(layer, type(layer) if type(layer) is not self.cls else self.original, attributes(made))
+
+    def take_over(self, layer: Any) -> str | None:
+        """Make a live object of the user's class a compiled one, in place. Returns what is lost.
+
+        Raises `Refused`, and then has changed nothing.
+        """
+        if not self.in_place:
+            raise Refused("objects of its class cannot change their class")
+        theirs = attributes(layer)
+        try:
+            state = taken_over(self.fast, theirs, sizes_of(self.fast, theirs))
+            lost = add_pending(self.fast, state, theirs)
+        except Unwritten:
+            raise Refused("its constructor is unwritten") from None
+        cls = self.cls if type(layer) is self.original else self._derived_class(type(layer))
+        become(layer, cls, state)
+        return lost
+
+    def _derived_class(self, theirs: type) -> type:
+        """For a user's class that is itself derived from the original one."""
+        namespace = {"__module__": theirs.__module__, "__qualname__": theirs.__qualname__, _DERIVED: theirs}
+        return types.new_class(theirs.__name__, (theirs, self.cls), exec_body=lambda ns: ns.update(namespace))
+
+    # ---- back to the user's own ------------------------------------------------------------------
+
+    def twin(self, layer: Any, deep: bool = True) -> Any:
+        """An object of the user's own class in the state of a compiled one, sharing its arrays.
+
+        Compiled layers inside are twins, too, or with ``deep=False`` the layers themselves.
+        """
+        twin = _empty(self.original)
+        private = _private(self.fast)
+        for name, value in vars(layer).items():
+            if name not in private:
+                part = replacement_of(type(value)) if deep else None
+                whole = part is not None and type(value) is part.cls
+                vars(twin)[name] = part.twin(value) if part is not None and whole else value
+        if issubclass(self.fast, ConvOuter) and type(layer.inner).__module__.startswith("fastconv."):
+            # The user's class has no inner layer: it holds the parameters itself.
+            vars(twin).update({name: getattr(layer.inner, name) for name in ConvStride1.parameter_names})
+        return twin
+
+    def rebase(self) -> None:
+        """Classes derived from the compiled class are derived from the user's own again."""
+        derived = [cls for cls in self.cls.__subclasses__() if _DERIVED not in vars(cls)]
+        objects = [layer for layer in self.derived.values() if isinstance(layer, tuple(derived))]
+        states = [self._given_back(layer) for layer in objects]
+        for cls in derived:
+            cls.__bases__ = tuple(self.original if base is self.cls else base for base in cls.__bases__)
+        for layer, state in zip(objects, states):
+            become(layer, type(layer), state)
+
+    def own_class(self, layer: Any) -> type | None:
+        """The user's class of an object, or None if it is derived from the compiled one."""
+        cls = type(layer)
+        derived: type | None = vars(cls).get(_DERIVED)
+        return self.original if cls is self.cls else derived
+
+    def give_back(self, layer: Any) -> None:
+        """Make a compiled object one of the user's own class, in place, ready for its backward."""
+        cls = self.own_class(layer)
+        if cls is not None:
+            become(layer, cls, self._given_back(layer))
+
+    def _given_back(self, layer: Any) -> State:
+        """The user's state of an object, after its forward has seen the same input again."""
+        twin = self.twin(layer, deep=False)
+        seen = _seen(layer)
+        if seen is None or self.recognised.unwritten:
+            return dict(vars(twin))
+        kept = {k: np.copy(v) for k, v in vars(twin).items() if k in ("running_M", "running_V")}
+        stream = np.random.get_state()
+        with self.own_name():
+            twin.forward(seen)
+        np.random.set_state(stream)
+        vars(twin).update(kept)
+        drawn = vars(twin).get("mask")
+        if isinstance(drawn, np.ndarray) and vars(layer).get("mask") is not None:
+            scale = drawn.max(initial=1)  # some revisions keep the mask scaled
+            twin.mask = np.broadcast_to(layer.mask, drawn.shape) * scale
+        state: State = vars(twin)
+        return state
+
+    @contextmanager
+    def own_name(self) -> Iterator[None]:
+        """For ``super(Conv2d, self)`` in the user's class: the name means that class here."""
+        module = _module_globals(self.original) if self._by_own_name else None
+        if module is None or module.get(self.name) is not self.cls:
+            yield
+            return
+        with _names_lock:
+            module[self.name] = self.original
+            try:
+                yield
+            finally:
+                module[self.name] = self.cls
+
+
+CHECK = "_fastconv_check"
+_DERIVED = "_fastconv_derived_from"
+
+
+def replacement_of(cls: type) -> Replacement | None:
+    """The replacement that a class is, or is derived from."""
+    found = getattr(cls, "_fastconv_replacement", None)
+    return found if isinstance(found, Replacement) else None
+
+
+def _empty(cls: type) -> Any:
+    """An object without a constructor having run."""
+    make: Any = cls.__new__
+    return make(cls)
+
+
+def become(layer: Any, cls: type, state: State) -> None:
+    layer.__class__ = cls
+    layer.__dict__.clear()
+    layer.__dict__.update(state)
+
+
+def _private(fast: type[Layer]) -> set[str]:
+    """Attributes that are ours alone."""
+    return {"_workspace", "_shape", "_dtype", CHECK} | ({"A"} if issubclass(fast, ConvOuter) else set())
+
+
+def _seen(layer: Any) -> Any:
+    """The input of a layer's last forward, or one of its shape."""
+    state = vars(layer)
+    for name in ("A", "Z"):
+        if state.get(name) is not None:
+            return state[name]
+    shape = state.get("_shape") or state.get("A_shape")
+    return None if shape is None or shape[0] is None else np.broadcast_to(0.0, shape)
+
+
+def keep_parts(layer: Any, twin: Any) -> None:
+    """Objects inside a layer stay the same objects, in the state of those inside the twin."""
+    for name, value in vars(layer).items():
+        part = replacement_of(type(value))
+        other = vars(twin).get(name)
+        if part is not None and type(other) is part.original and type(value) is part.cls:
+            keep_parts(value, other)
+            become(value, part.original, vars(other))
+            vars(twin)[name] = value
+
+
+def _how_to_keep(replacement: Replacement) -> str:
+    name = replacement.name
+    return f"To keep your own class: fastconv run --except {name}, or exclude=[{name!r}] in Python"
+
+
+# ---- the class -----------------------------------------------------------------------------------
+
+
+def _make_class(replacement: Replacement) -> type[Any]:
+    original, fast = replacement.original, replacement.fast
+    namespace = _users_own(original, fast)
+    namespace |= {
+        "__module__": original.__module__,
+        "__qualname__": original.__qualname__,
+        "__doc__": original.__doc__,
+        "__init__": _constructor(replacement),
+        "__getattr__": _missing_attribute(replacement),
+        "__reduce_ex__": _reduce,
+        "__setstate__": _set_state,
+        "__deepcopy__": _deepcopy,
+        "__copy__": _copy,
+        "_fastconv_replacement": replacement,
+    }
+    for name in ("forward", "backward"):
+        method = _method(replacement, name)
+        if method is not getattr(fast, name):
+            namespace[name] = method
+    try:
+        return types.new_class(original.__name__, (fast, original), exec_body=lambda ns: ns.update(namespace))
+    except TypeError:  # an extension type, whose objects no other class can share
+        return types.new_class(original.__name__, (fast,), exec_body=lambda ns: ns.update(namespace))
+
+
+def _users_own(original: type, fast: type[Layer]) -> dict[str, Any]:
+    """Methods that both have, other than those that compute: the user's stay the user's."""
+    ours = {name for name in dir(fast) if not name.startswith("_") and callable(getattr(fast, name))}
+    names = (ours - {"forward", "backward"}) | {"__call__"}
+    bases = [cls for cls in original.__mro__ if cls is not object]
+    return {name: vars(cls)[name] for cls in reversed(bases) for name in names if name in vars(cls)}
+
+
+def _constructor(replacement: Replacement) -> Callable[..., None]:
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        replacement.construct(self, args, kwargs)
+
+    theirs = replacement.original.__init__  # type: ignore[misc]
+    if theirs is object.__init__:
+        return __init__
+    return wraps(theirs)(__init__)
+
+
+def _method(replacement: Replacement, name: str) -> Callable[..., Any]:
+    """The compiled method; verified while there is something to verify it with, and with the data
+    under the name that the user's method has for it."""
+    method: Callable[..., Any] = getattr(replacement.fast, name)
+    ours = first_argument(method)
+    theirs = first_argument(getattr(replacement.original, name))
+    if replacement.check is not None:
+        method = _verified(method, name)
+    if ours is None or theirs is None or ours == theirs:
+        return method
+
+    def renamed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if theirs in kwargs:
+            kwargs[ours] = kwargs.pop(theirs)
+        return method(self, *args, **kwargs)
+
+    return wraps(method)(renamed)
+
+
+def _verified(method: Callable[..., Any], name: str) -> Callable[..., Any]:
+    @wraps(method)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
+        check = vars(self).get(CHECK)
+        if check is None:
+            return method(self, *args, **kwargs)
+        return getattr(check, name)(self, method, args, kwargs)
+
+    return checked
+
+
+def _missing_attribute(replacement: Replacement) -> Callable[[Any, str], Any]:
+    users = getattr(replacement.original, "__getattr__", None)
+
+    def __getattr__(self: Any, name: str) -> Any:
+        if hasattr(type(self), name):  # a property said so
+            return object.__getattribute__(self, name)
+        if users is not None:
+            return users(self, name)
+        message = f"{type(self).__name__!r} object has no attribute {name!r}"
+        if not name.startswith("__"):
+            message += (
+                f": fastconv has put a compiled layer in the place of {replacement.module}.{replacement.name}, "
+                f"which keeps other things. {_how_to_keep(replacement)}"
+            )
+        raise AttributeError(message, name=name, obj=self)
+
+    return __getattr__
+
+
+# ---- copies and pickles --------------------------------------------------------------------------
+
+
+def _reduce(self: Any, protocol: Any) -> Any:
+    """A pickle holds what the user's class would keep, under the name of that class."""
+    cls: type = type(self)
+    replacement = replacement_of(cls)
+    assert replacement is not None
+    state = {k: v for k, v in vars(self).items() if k not in ("_workspace", CHECK)}
+    if cls is replacement.cls and not replacement.bound:
+        cls = replacement.original
+    return copyreg.__newobj__, (vars(cls).get(_DERIVED, cls),), state  # type: ignore[attr-defined]
+
+
+def _set_state(self: Any, state: State) -> None:
+    replacement = replacement_of(type(self))
+    assert replacement is not None
+    try:
+        full = taken_over(replacement.fast, state, sizes_of(replacement.fast, state))
+        add_pending(replacement.fast, full, state)
+    except (Refused, Unwritten):
+        self.__dict__.update(state)
+        if replacement.in_place and type(self) is replacement.cls:
+            self.__class__ = replacement.original
+        return
+    full |= {k: v for k, v in state.items() if k in _private(replacement.fast) and v is not None}
+    self.__dict__.update(full)
+
+
+def _deepcopy(self: Any, memo: dict[int, Any]) -> Any:
+    new = _empty(type(self))
+    memo[id(self)] = new
+    new.__dict__.update(copy.deepcopy({k: v for k, v in vars(self).items() if k != CHECK}, memo))
+    return new
+
+
+def _copy(self: Any) -> Any:
+    new = _empty(type(self))
+    new.__dict__.update({k: v for k, v in vars(self).items() if k != CHECK})
+    return new
+
+
+# ---- what the user's class is like ---------------------------------------------------------------
+
+
+def _exchangeable(cls: type, original: type) -> bool:
+    """Whether an object of one class can become one of the other."""
+    if not issubclass(cls, original):
+        return False
+    try:
+        object.__new__(cls).__class__ = original
+    except TypeError:
+        return False
+    return True
+
+
+def _mentions_itself(original: type) -> bool:
+    """Whether a method names its own class, as ``super(Conv2d, self)`` does."""
+    codes = [getattr(value, "__code__", None) for value in vars(original).values()]
+    return any(
+        code is not None and original.__name__ in code.co_names and "super" in code.co_names for code in codes
+    )
+
+
+def _module_globals(original: type) -> dict[str, Any] | None:
+    function = next((f for f in vars(original).values() if hasattr(f, "__globals__")), None)
+    return None if function is None else function.__globals__

@@ -1,0 +1,210 @@
+"""The state of a user's layer, taken over by a compiled one. Arrays are shared, never copied.
+
+A compiled layer's state is that of a fresh one of the same sizes, with everything the user's object
+has put over it: parameters, gradients and statistics by the names of the course, and whatever else
+the user's constructor sets. What is there under a known name but means something else, an array of
+another shape, a stride that nobody asked for, is a reason to leave the object alone (`Refused`).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from .. import models, nn
+from ..nn import Layer
+from ..nn.conv import ConvOuter, ConvStride1
+from .catalogue import names_of, own_parameters
+from .recognise import Refused
+
+State = dict[str, Any]
+Sizes = dict[str, Any]
+
+# What each of these is made of; their constructors' arguments are not needed again.
+_PARTS: dict[type[Layer], tuple[str, ...]] = {
+    nn.ConvBlock: ("layers",),
+    nn.ResBlock: ("convolution_layers", "residual_connection", "final_activation"),
+    models.MLP: ("layers",),
+    models.CNN_SimpleScanningMLP: ("layers",),
+    models.CNN_DistributedScanningMLP: ("layers",),
+    models.CNN: ("layers", "convolutional_layers", "linear_layer", "criterion", "lr"),
+}
+_COUNTS = {"convolution_layers": 3}
+
+
+class Unwritten(Exception):
+    """The user's constructor has not made what the layer needs."""
+
+
+def attributes(obj: Any) -> State:
+    """All that an object holds: in its ``__dict__``, and in slots."""
+    found = dict(getattr(obj, "__dict__", {}))
+    for cls in type(obj).__mro__:
+        slots = cls.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in ("__dict__", "__weakref__") and hasattr(obj, name):
+                found[name] = getattr(obj, name)
+    return found
+
+
+def taken_over(fast: type[Layer], theirs: Mapping[str, Any], sizes: Sizes) -> State:
+    """The state of a compiled layer that takes over from a user's object with these attributes.
+
+    Raises
+    ------
+    Refused
+        The attributes are not those of a layer of these sizes.
+    Unwritten
+        The layer's parameters or parts are not there at all.
+    """
+    if fast in _PARTS:
+        return _with_parts(fast, theirs)
+    try:
+        blank = fast(**{**sizes, **_no_draws(fast)})
+    except (TypeError, ValueError) as error:
+        raise Refused(str(error)) from None
+    state = vars(blank)
+    if isinstance(blank, ConvOuter):
+        _take_inner(blank, theirs)
+    elif missing := [name for name in blank.parameter_names[:2] if _nothing(theirs.get(name))]:
+        if any(isinstance(value, np.ndarray) for value in theirs.values()):
+            raise Refused(f"it has no {' and no '.join(missing)}")
+        raise Unwritten
+    _overlay(fast, state, theirs)
+    return state
+
+
+def _no_draws(fast: type[Layer]) -> dict[str, Callable[..., Any]]:
+    """Arguments that keep a constructor from drawing weights, which the user's have been drawn."""
+    names = {"weight_init_fn", "bias_init_fn"} & own_parameters(fast).keys()
+    return dict.fromkeys(names, _zeros)
+
+
+def _zeros(*shape: int) -> Any:
+    return np.zeros(shape)
+
+
+def _nothing(value: Any) -> bool:
+    return value is None or value is NotImplemented
+
+
+def _overlay(fast: type[Layer], state: State, theirs: Mapping[str, Any]) -> None:
+    for name, value in theirs.items():
+        ours = inspect.getattr_static(fast, name, None)
+        if hasattr(type(ours), "__set__") or (name.startswith("_") and name in state):
+            continue  # computed from the rest; or of our own
+        if callable(ours):
+            raise Refused(f"its constructor sets {name}")
+        state[name] = _fitting(name, state.get(name, ours), value)
+
+
+def _fitting(name: str, ours: Any, value: Any) -> Any:
+    """What an attribute becomes: the user's value, if it is of the kind of `ours`."""
+    if ours is None or _nothing(value):
+        return ours if _nothing(value) else value
+    if isinstance(ours, np.ndarray):
+        if not isinstance(value, np.ndarray) or value.shape != ours.shape:
+            raise Refused(f"its {name} is {_described(value)}, not an array {ours.shape}")
+        return value
+    if isinstance(ours, Layer):
+        if not hasattr(value, "forward"):
+            raise Refused(f"its {name} is {_described(value)}, not a layer")
+        return value
+    if isinstance(ours, float):
+        if not isinstance(value, (int, float, np.integer, np.floating)):
+            raise Refused(f"its {name} is {_described(value)}, not a number")
+        return value
+    if isinstance(ours, (int, tuple)) and not isinstance(ours, bool):
+        if _pair(value) != _pair(ours):
+            raise Refused(f"its {name} is {_described(value)}, not {ours}")
+        return ours
+    return value
+
+
+def _pair(size: Any) -> Any:
+    return tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array {value.shape}"
+    return f"{value!r:.40}"
+
+
+def _take_inner(blank: ConvOuter, theirs: Mapping[str, Any]) -> None:
+    """The parameters of a strided, padded or transposed convolution are its inner layer's."""
+    inner = theirs.get(blank._inner)
+    owned = {name: theirs[name] for name in ConvStride1.parameter_names if not _nothing(theirs.get(name))}
+    if not _nothing(inner):
+        ours = blank.inner
+        for name in ConvStride1.parameter_names:
+            if not hasattr(inner, name):
+                raise Refused(f"its {blank._inner} has no {name}")
+            _fitting(f"{blank._inner}.{name}", getattr(ours, name), getattr(inner, name))
+        setattr(blank, blank._inner, inner)
+    elif {"W", "b"} <= owned.keys():
+        for name, value in owned.items():
+            setattr(blank.inner, name, _fitting(name, getattr(blank.inner, name), value))
+    elif any(isinstance(value, np.ndarray) for value in theirs.values()):
+        raise Refused(f"it has neither {blank._inner} nor W and b")
+    else:
+        raise Unwritten
+
+
+def _with_parts(fast: type[Layer], theirs: Mapping[str, Any]) -> State:
+    for name in _PARTS[fast]:
+        part: Any = theirs.get(name)
+        if _nothing(part):
+            raise Unwritten
+        wanted = _COUNTS.get(name, 2 if fast is nn.ConvBlock else None)
+        if wanted is not None and len(part) != wanted:
+            raise Refused(f"its {name} has {len(part)} entries, not {wanted}")
+    return dict(theirs)
+
+
+# ---- sizes of a live layer -----------------------------------------------------------------------
+
+
+def sizes_of(fast: type[Layer], theirs: Mapping[str, Any]) -> Sizes:
+    """The arguments that make a layer like this one, read from its attributes. Raises `Refused`."""
+    if fast in _PARTS:
+        return {}
+    found: Sizes = {}
+    holder: Any = theirs
+    if issubclass(fast, ConvOuter) and not _nothing(theirs.get(fast._inner)):
+        holder = attributes(theirs[fast._inner])
+    if issubclass(fast, (ConvStride1, ConvOuter, nn.Linear)):
+        found |= _of_weights(fast, holder.get("W"))
+    if issubclass(fast, nn.BatchNorm2d):
+        found["num_features"] = np.shape(theirs.get("BW", np.empty((1, 1))))[1]
+    for name, parameter in own_parameters(fast).items():
+        if name in found or name.endswith("_init_fn"):
+            continue
+        value = _first(theirs, names_of(name))
+        if _nothing(value) and name == "stride":
+            parts = [part for key, part in theirs.items() if key.startswith("downsample")]
+            value = _first(attributes(parts[0]), names_of("downsampling_factor")) if parts else None
+        if not _nothing(value):
+            found[name] = value
+        elif parameter.default is parameter.empty:
+            raise Refused(f"it has no {name}")
+    return found
+
+
+def _of_weights(fast: type[Layer], W: Any) -> Sizes:
+    if not isinstance(W, np.ndarray) or W.ndim < 2:
+        raise Refused("it has no array W")
+    if issubclass(fast, nn.Linear):
+        return {"out_features": W.shape[0], "in_features": W.shape[1]}
+    kernel = W.shape[2:]
+    return {
+        "out_channels": W.shape[0], "in_channels": W.shape[1],
+        "kernel_size": kernel[0] if len(set(kernel)) == 1 else kernel,
+    }
+
+
+def _first(theirs: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    return next((theirs[name] for name in names if not _nothing(theirs.get(name))), None)

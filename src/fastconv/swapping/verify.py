@@ -1,0 +1,222 @@
+"""The first calls of a layer, run on the user's own class as well, and compared.
+
+Both get equal state, equal arguments (copies) and the same random stream; both must leave the stream
+in the same place, which is thus drawn from once. What is compared is what a program can see: outputs,
+input gradients, parameter gradients and running statistics.
+
+Two sums of the same products in another order differ by rounding alone. It is allowed to be
+`TOLERANCE` times the larger of the result and of what went in: far above what rounding makes of
+sums at the sizes of such models, far below what any other formula would.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from .replace import CHECK, Replacement, become, keep_parts, replacement_of
+from .report import Entry
+
+CALLS = 2  # forwards, each with its backward, of every object
+TOLERANCE = {8: 1e-9, 4: 1e-3}  # by the bytes of the narrower dtype
+
+_COMPARED = ("dLdW", "dLdb", "dLdBW", "dLdBb", "running_M", "running_V")
+
+
+class Mismatch(Exception):
+    """The two computed different things; the message has the numbers."""
+
+
+def different(replacement: Replacement, mismatch: Mismatch) -> str:
+    return (
+        f"{replacement.module}.{replacement.name} computes something else than "
+        f"fastconv.{replacement.fast.__name__}, and stays as it is: {mismatch}"
+    )
+
+
+class Check:
+    """What is still to be verified of one object.
+
+    Parameters
+    ----------
+    entry : of the report, where the differences found are noted
+    failed : told about a mismatch; the object has become the user's by then
+    """
+
+    def __init__(
+        self, replacement: Replacement, entry: Entry,
+        failed: Callable[[Replacement, Mismatch], Any],
+    ) -> None:
+        self.replacement, self.entry, self.failed = replacement, entry, failed
+        self.left = CALLS
+        self.evaluates = "eval" in inspect.signature(replacement.fast.forward).parameters
+        self.twin: Any = None  # has seen the forward whose backward is to come
+        self.input: Any = None
+
+    def forward(self, layer: Any, method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        evaluating = self.evaluates and bool(kwargs.get("eval", args[1] if len(args) > 1 else False))
+        if evaluating and self.twin is not None:  # the twin waits for its backward
+            return method(layer, *args, **kwargs)
+        if self.left == 0:
+            self._end(layer)
+            return method(layer, *args, **kwargs)
+        self.left -= 1
+        self.twin, self.input = self.replacement.twin(layer), args[0] if args else None
+        _own_arrays(self.twin)
+        try:
+            return self._both(layer, "forward", method, args, kwargs)
+        finally:
+            if evaluating:
+                self.twin = None
+
+    def backward(self, layer: Any, method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if self.twin is None:
+            return method(layer, *args, **kwargs)
+        _follow(self.twin, layer)
+        result = self._both(layer, "backward", method, args, kwargs)
+        if vars(layer).get(CHECK) is self:
+            self.twin = None
+            if self.left == 0:
+                self._end(layer)
+        return result
+
+    def _end(self, layer: Any) -> None:
+        vars(layer).pop(CHECK, None)
+
+    def _both(self, layer: Any, name: str, method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Run a method on both. The result is the compiled one's, or the user's where they differ."""
+        theirs = [_copied(value) for value in args]
+        before = _stream()
+        try:
+            with self.replacement.own_name():
+                wanted = getattr(self.twin, name)(*theirs, **kwargs)
+        except NotImplementedError:
+            wanted = None
+        except Exception:
+            self._give_up(layer, Mismatch(f"{name} raises an error"))
+            raise
+        after = _stream()
+        _set_stream(before)
+        if wanted is None or wanted is NotImplemented:
+            self.entry.note(f"not verified, {name} is unwritten")
+            self._end(layer)
+            return method(layer, *args, **kwargs)
+        try:
+            found = method(layer, *args, **kwargs)
+            self._compare(layer, name, args, theirs, wanted, found)
+            if _stream_text(_stream()) != _stream_text(after):
+                raise Mismatch(f"{name} draws other random numbers")
+        except Mismatch as mismatch:
+            _set_stream(after)
+            self._give_up(layer, mismatch)
+            return wanted
+        except Exception as error:
+            _set_stream(after)
+            self._give_up(layer, Mismatch(f"{name} of the compiled layer: {error}"))
+            return wanted
+        self.entry.calls += 1
+        return found
+
+    def _give_up(self, layer: Any, mismatch: Mismatch) -> None:
+        """The object becomes the user's own, as it is after the call."""
+        self._end(layer)
+        keep_parts(layer, self.twin)
+        state = vars(self.twin)
+        own = self.replacement.own_class(layer)
+        if own is not None:
+            become(layer, own, state)
+            self.failed(self.replacement, mismatch)
+        else:  # of a class that is about to be derived from the user's own again
+            self.failed(self.replacement, mismatch)
+            become(layer, type(layer), state)
+
+    def _compare(self, layer: Any, name: str, args: Any, theirs: Any, wanted: Any, found: Any) -> None:
+        for given, seen in zip(args, theirs):
+            if isinstance(given, np.ndarray) and given.tobytes() != seen.tobytes():
+                raise Mismatch(f"{name} changes its argument in place")
+        scale = _scale(*args)
+        if name == "backward":
+            scale *= max(1.0, _scale(self.input))
+        self._close(f"{name}'s result", wanted, found, scale)
+        for what, a, b in _pairs(self.twin, layer):
+            self._close(what, a, b, scale)
+
+    def _close(self, what: str, wanted: Any, found: Any, scale: float) -> None:
+        wanted, found = np.asarray(wanted), np.asarray(found)
+        if wanted.shape != found.shape:
+            raise Mismatch(f"{what} has shape {wanted.shape}, compiled {found.shape}")
+        if wanted.dtype.kind not in "biuf":
+            raise Mismatch(f"{what} is of dtype {wanted.dtype}, compiled {found.dtype}")
+        narrower = min(8, *(a.dtype.itemsize for a in (wanted, found) if a.dtype.kind == "f"), 8)
+        with np.errstate(all="ignore"):
+            same = (wanted == found) | ((wanted != wanted) & (found != found))
+            off = np.where(same, 0.0, np.abs(wanted - found))
+        allowed = TOLERANCE.get(narrower, 1e-2) * max(scale, _scale(wanted))
+        largest = float(off.max(initial=0.0))
+        if not largest <= allowed:  # NaN, too
+            raise Mismatch(f"{what} differs by up to {largest:.2g}, {allowed:.1g} is allowed")
+        share = largest / allowed if allowed else 0.0
+        self.entry.differences[what] = max(share, self.entry.differences.get(what, 0.0))
+
+
+def _pairs(twin: Any, layer: Any) -> Iterator[tuple[str, Any, Any]]:
+    """What backward and forward leave behind, in both, here and in the layers inside."""
+    for name in _COMPARED:
+        a = vars(twin).get(name)
+        if isinstance(a, np.ndarray):
+            yield name, a, getattr(layer, name)
+    for name, value in vars(layer).items():
+        other = vars(twin).get(name)
+        if replacement_of(type(value)) is not None or (other is not value and hasattr(other, "dLdW")):
+            yield from ((f"{name}.{what}", a, b) for what, a, b in _pairs(other, value))
+
+
+def _own_arrays(twin: Any) -> None:
+    """Gradients and statistics of its own, for user code writes into them."""
+    for name, value in vars(twin).items():
+        if name in _COMPARED and isinstance(value, np.ndarray):
+            vars(twin)[name] = value.copy()
+        elif hasattr(value, "dLdW") and hasattr(value, "__dict__"):
+            _own_arrays(value)
+
+
+def _follow(twin: Any, layer: Any) -> None:
+    """Bring a twin up to parameters and gradients that were assigned since the forward."""
+    for name in ("W", "b", "BW", "Bb", *_COMPARED):
+        value = getattr(layer, name, None) if name in vars(twin) else None
+        if isinstance(value, np.ndarray):
+            vars(twin)[name] = value.copy() if name in _COMPARED else value
+    for name, value in vars(layer).items():
+        if hasattr(value, "dLdW") and hasattr(vars(twin).get(name), "__dict__"):
+            _follow(vars(twin)[name], value)
+
+
+def _copied(value: Any) -> Any:
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def _scale(*arrays: Any) -> float:
+    largest = 0.0
+    for a in arrays:
+        if isinstance(a, np.ndarray) and a.dtype.kind in "biuf" and a.size:
+            finite = np.abs(a[np.isfinite(a)].astype(float))
+            largest = max(largest, float(finite.max(initial=0.0)))
+    return largest
+
+
+def _stream() -> Any:
+    return np.random.get_state(), random.getstate()
+
+
+def _set_stream(state: Any) -> None:
+    np.random.set_state(state[0])
+    random.setstate(state[1])
+
+
+def _stream_text(state: Any) -> Any:
+    numpy, python = state
+    return numpy[0], numpy[1].tobytes(), numpy[2:], python
