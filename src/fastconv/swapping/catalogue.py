@@ -10,7 +10,7 @@ from .. import models, nn
 from ..nn import Layer
 
 # Convolution, pooling, resampling, batch norm, dropout and flattening mean the same in all revisions
-# of the course. (The last two names are those of an older one.)
+# of the course. (The last names are those of older ones.)
 LAYERS: dict[str, type[Layer]] = {
     **{
         layer.__name__: layer
@@ -23,6 +23,8 @@ LAYERS: dict[str, type[Layer]] = {
         )
     },
     "Conv2d_padding": nn.Conv2d_padding,
+    "Conv1D": nn.Conv1d,
+    "Conv2D": nn.Conv2d,
     "MaxPoolLayer": nn.MaxPool2d,
     "MeanPoolLayer": nn.MeanPool2d,
 }
@@ -55,6 +57,9 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "num_features": ("num_channels", "in_channels"),
     "p": ("dropout_p",),
 }
+
+# What those older ones call the gradients.
+OLDER_GRADIENTS = {"dW": "dLdW", "db": "dLdb"}
 
 # What other libraries' parameters are where they change nothing.
 NEUTRAL: dict[str, Any] = {

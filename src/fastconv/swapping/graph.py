@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,10 +14,10 @@ import numpy as np
 from .. import _check as check
 from ..nn import Layer
 from .catalogue import KNOWN, check_names
-from .recognise import Choice, Refused, recognise
-from .replace import CHECK, Replacement
+from .recognise import Choice, Refused, file_of, recognise
+from .replace import Replacement
 from .report import Entry, SwapReport
-from .session import file_of
+from .standin import CHECK
 from .state import attributes
 from .usercode import UserCode
 from .verify import Check, Mismatch, different
@@ -114,7 +113,7 @@ class _Swapping:
         if issubclass(cls, Layer):
             return None
         for base in cls.__mro__:
-            if base.__name__ in KNOWN and self.users.owns(base.__module__, _file(base)):
+            if base.__name__ in KNOWN and self.users.owns(base.__module__, file_of(base)):
                 return base
         return None
 
@@ -122,7 +121,7 @@ class _Swapping:
         if original not in self.replacements:
             try:
                 check = _none_yet if self.verifying else None
-                self.replacements[original] = Replacement(recognise(original), check=check)
+                self.replacements[original] = Replacement(recognise(original, self.users), check=check)
             except Refused as reason:
                 self.replacements[original] = reason
         found = self.replacements[original]
@@ -171,9 +170,9 @@ class _Swapping:
 
     def undo(self) -> None:
         for layer, name, dtype in self.converted:
-            held = attributes(layer).get(name)
-            if isinstance(held, np.ndarray):
-                setattr(layer, name, held.astype(dtype))
+            array = attributes(layer).get(name)
+            if isinstance(array, np.ndarray):
+                setattr(layer, name, array.astype(dtype))
         for layer, replacement, _ in reversed(self.done):
             replacement.give_back(layer)
         self.converted.clear()
@@ -189,18 +188,13 @@ class _CheckAtOnce(Check):
     def forward(self, layer: Any, method: Any, args: Any, kwargs: Any) -> Any:
         Z = super().forward(layer, method, args, kwargs)
         if self.twin is not None and isinstance(Z, np.ndarray):
-            dLdZ = np.random.default_rng(0).standard_normal(Z.shape).astype(Z.dtype)
-            self.replacement.cls.backward(layer, dLdZ)
+            noise: Any = np.random.default_rng(0).standard_normal(Z.shape)
+            self.replacement.cls.backward(layer, noise.astype(Z.dtype))
         return Z
 
 
 def _none_yet(replacement: Replacement) -> None:
     """Methods are to be verified, but no object yet."""
-
-
-def _file(cls: type) -> str | None:
-    module = sys.modules.get(cls.__module__)
-    return None if module is None else file_of(module)
 
 
 def _objects(root: Any, users: UserCode) -> Iterator[tuple[str, Any]]:
@@ -217,6 +211,6 @@ def _objects(root: Any, users: UserCode) -> Iterator[tuple[str, Any]]:
         elif isinstance(value, (list, tuple, set, frozenset, deque)):
             waiting.extend((f"{path}[{i}]", item) for i, item in enumerate(value))
         cls = type(value)
-        if value is root or issubclass(cls, _HOLDERS) or users.owns(cls.__module__, _file(cls)):
+        if value is root or issubclass(cls, _HOLDERS) or users.owns(cls.__module__, file_of(cls)):
             yield path, value
             waiting.extend((f"{path}.{name}", item) for name, item in attributes(value).items())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..nn import Layer
-from .catalogue import KNOWN, LAYERS, NEUTRAL, Parameter, meaning_of, own_parameters
-from .unwritten import unwritten
+from .catalogue import KNOWN, LAYERS, NEUTRAL, OLDER_GRADIENTS, Parameter, meaning_of, own_parameters
+from .source import gradients_kept, unwritten
+from .usercode import UserCode
 
 
 class Refused(Exception):
@@ -39,7 +41,9 @@ class Recognised(NamedTuple):
     original: type
     fast: type[Layer]
     parameters: tuple[Parameter, ...] | None  # of its constructor; None: take those of `fast`
-    unwritten: tuple[str, ...]  # methods that are still to be written
+    unwritten: tuple[str, ...] = ()  # methods that are still to be written
+    gradients: Mapping[str, str] = {}  # what its backward does with them, if it does not set them anew
+    older_gradients: bool = False  # they are called dW and db
 
     @property
     def remark(self) -> str:
@@ -56,15 +60,39 @@ def named_like_a_layer(cls: object) -> bool:
     )
 
 
-def recognise(cls: type) -> Recognised:
+def recognise(cls: type, users: UserCode) -> Recognised:
     """Look at a class of a known name. Raises `Refused` with the reason why it must be left alone."""
     fast = KNOWN[cls.__name__]
+    _check_bases(cls, users)
     methods = ("forward", "backward")
     for name in methods:
         _check_method(cls, fast, name)
     parameters = _constructor(cls, fast)
     missing = tuple(name for name in methods if unwritten(getattr(cls, name)))
-    return Recognised(cls, fast, parameters, missing)
+    older = hasattr(fast, "dLdW") or "dLdW" in fast.parameter_names
+    older = older and OLDER_GRADIENTS.keys() <= _names_in(cls)
+    backward: Any = getattr(cls, "backward")  # noqa: B009
+    return Recognised(cls, fast, parameters, missing, gradients_kept(backward), older)
+
+
+def _names_in(cls: type) -> set[str]:
+    """The names that a class's constructor uses."""
+    return set(getattr(getattr(cls.__init__, "__code__", None), "co_names", ()))  # type: ignore[misc]
+
+
+def _check_bases(cls: type, users: UserCode) -> None:
+    for base in cls.__mro__[:-1]:
+        top = base.__module__.partition(".")[0]
+        if vars(base).get("__slots__"):
+            raise Refused("its objects have slots")
+        if top not in sys.stdlib_module_names and not users.owns(base.__module__, file_of(base)):
+            raise Refused(f"it is derived from {base.__module__}.{base.__qualname__}")
+
+
+def file_of(cls: type) -> str | None:
+    """Of the module that defines a class."""
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return file if isinstance(file, str) else None
 
 
 def _check_method(cls: type, fast: type[Layer], name: str) -> None:

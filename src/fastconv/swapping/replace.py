@@ -1,35 +1,28 @@
-"""The class that stands in for a user's: a compiled layer under the user's name.
+"""A user's class and the one in its place (`standin`): objects made, taken over and given back.
 
-It is derived from both, the compiled layer first::
-
-    class Conv2d(fastconv.Conv2d, mytorch.nn.Conv2d): ...
-
-so that forward and backward, and what they compute, are compiled, and whatever else the user's class
-has (methods, base classes, ``isinstance``) is still there. Constructing one runs the user's own
-constructor, which draws the same random numbers as ever, and takes over what it has made. An object
-can at any time become one of the user's own class again, in place: nobody needs to be told.
+Constructing one runs the user's own constructor, which draws the same random numbers as ever, and
+takes over what it has made. An object can at any time become one of the user's own class again, in
+place: nobody who refers to it needs to be told.
 """
 
 from __future__ import annotations
 
-import copy
-import copyreg
 import inspect
 import threading
 import types
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
 from typing import Any
 
 import numpy as np
 
-from ..nn import Layer
 from ..nn.conv import ConvOuter, ConvStride1
-from .catalogue import own_parameters
+from .catalogue import OLDER_GRADIENTS, own_parameters
+from .methods import OUTER, catch_up
 from .pending import add_pending
-from .recognise import Recognised, Refused, first_argument
+from .recognise import Recognised, Refused
+from .standin import CHECK, DERIVED, empty, how_to_keep, make_class, private_names, replacement_of
 from .state import Sizes, State, Unwritten, attributes, sizes_of, taken_over
 
 # Functions of ours that may be called while the name of a class means the user's own again.
@@ -48,23 +41,27 @@ class Replacement:
     Attributes
     ----------
     original, fast, cls : the user's class, ours, and the one in its place
+    methods : forward and backward of `cls`
     bound : whether the user's name is bound to the class in its place, so that pickle finds it there
+    objects : how many have been made compiled
     retired : the reason why the user's own class is used again, or None
     """
 
     def __init__(
         self, recognised: Recognised, *,
         check: Callable[[Replacement], Any] | None = None,
-        refused: Callable[[Replacement, str], None] = lambda *_: None,
+        refused: Callable[[Replacement, str], None] | None = None,
     ) -> None:
         self.recognised = recognised
         self.original, self.fast = recognised.original, recognised.fast
         self.check, self.refused = check, refused
         self.bound = False
+        self.objects = 0
+        self.methods: dict[str, Callable[..., Any]] = {}
         self.retired: str | None = None
         # Objects of classes that users derive from `cls`, by id: they need not be hashable.
         self.derived = weakref.WeakValueDictionary[int, Any]()
-        self.cls: type[Any] = _make_class(self)
+        self.cls: type[Any] = make_class(self)
         self.in_place = _exchangeable(self.cls, self.original)
         self._by_own_name = _mentions_itself(self.original)
 
@@ -80,27 +77,32 @@ class Replacement:
 
     def construct(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """What the constructor of the class does."""
-        stream = np.random.get_state()
-        try:
-            with self.own_name():
-                made: Any = self.original(*args, **kwargs)
-        except NotImplementedError:
-            np.random.set_state(stream)
-            made = None
+        made = self._users_own(args, kwargs) if self.in_place else None
         try:
             sizes, functions = self._arguments(args, kwargs)
             self._fill(layer, {} if made is None else attributes(made), sizes, functions)
         except Refused as reason:
             self._leave(layer, made, str(reason))
             return
+        self.objects += 1
         if self.check is not None:
             layer.__dict__[CHECK] = self.check(self)
         if type(layer) is not self.cls:
             self.derived[id(layer)] = layer
 
+    def _users_own(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An object of the user's class, or None if its constructor is unwritten."""
+        stream = np.random.get_state()
+        try:
+            with self.own_name():
+                return self.original(*args, **kwargs)
+        except NotImplementedError:
+            np.random.set_state(stream)
+            return None
+
     def _fill(self, layer: Any, theirs: State, sizes: Sizes, functions: Sizes) -> None:
         try:
-            state = taken_over(self.fast, theirs, sizes)
+            state = taken_over(self.fast, theirs, sizes, self.recognised.older_gradients)
         except Unwritten:
             try:
                 state = vars(self.fast(**sizes, **functions))
@@ -134,10 +136,11 @@ class Replacement:
 
     def _leave(self, layer: Any, made: Any, reason: str) -> None:
         """Let an object that cannot be compiled be one of the user's own class."""
-        self.refused(self, reason)
+        if self.refused is not None:
+            self.refused(self, reason)
         if made is None or not self.in_place:
             raise TypeError(
-                f"fastconv cannot make {self.module}.{self.name}: {reason}. {_how_to_keep(self)}"
+                f"fastconv cannot make {self.module}.{self.name}: {reason}. {how_to_keep(self)}"
             )
         if type(layer) is not self.cls:
             self.rebase()
@@ -152,7 +155,8 @@ class Replacement:
             raise Refused("objects of its class cannot change their class")
         theirs = attributes(layer)
         try:
-            state = taken_over(self.fast, theirs, sizes_of(self.fast, theirs))
+            older = self.recognised.older_gradients
+            state = taken_over(self.fast, theirs, sizes_of(self.fast, theirs), older)
             lost = add_pending(self.fast, state, theirs)
         except Unwritten:
             raise Refused("its constructor is unwritten") from None
@@ -162,7 +166,7 @@ class Replacement:
 
     def _derived_class(self, theirs: type) -> type:
         """For a user's class that is itself derived from the original one."""
-        namespace = {"__module__": theirs.__module__, "__qualname__": theirs.__qualname__, _DERIVED: theirs}
+        namespace = {"__module__": theirs.__module__, "__qualname__": theirs.__qualname__, DERIVED: theirs}
         return types.new_class(theirs.__name__, (theirs, self.cls), exec_body=lambda ns: ns.update(namespace))
 
     # ---- back to the user's own ------------------------------------------------------------------
@@ -172,8 +176,10 @@ class Replacement:
 
         Compiled layers inside are twins, too, or with ``deep=False`` the layers themselves.
         """
-        twin = _empty(self.original)
-        private = _private(self.fast)
+        twin = empty(self.original)
+        if OUTER in vars(layer):
+            catch_up(layer)
+        private = private_names(self.fast) | {"forward", "backward"}
         for name, value in vars(layer).items():
             if name not in private:
                 part = replacement_of(type(value)) if deep else None
@@ -182,11 +188,13 @@ class Replacement:
         if issubclass(self.fast, ConvOuter) and type(layer.inner).__module__.startswith("fastconv."):
             # The user's class has no inner layer: it holds the parameters itself.
             vars(twin).update({name: getattr(layer.inner, name) for name in ConvStride1.parameter_names})
+        if self.recognised.older_gradients:
+            vars(twin).update({older: getattr(layer, name) for older, name in OLDER_GRADIENTS.items()})
         return twin
 
     def rebase(self) -> None:
         """Classes derived from the compiled class are derived from the user's own again."""
-        derived = [cls for cls in self.cls.__subclasses__() if _DERIVED not in vars(cls)]
+        derived = [cls for cls in self.cls.__subclasses__() if DERIVED not in vars(cls)]
         objects = [layer for layer in self.derived.values() if isinstance(layer, tuple(derived))]
         states = [self._given_back(layer) for layer in objects]
         for cls in derived:
@@ -197,7 +205,7 @@ class Replacement:
     def own_class(self, layer: Any) -> type | None:
         """The user's class of an object, or None if it is derived from the compiled one."""
         cls = type(layer)
-        derived: type | None = vars(cls).get(_DERIVED)
+        derived: type | None = vars(cls).get(DERIVED)
         return self.original if cls is self.cls else derived
 
     def give_back(self, layer: Any) -> None:
@@ -240,31 +248,11 @@ class Replacement:
                 module[self.name] = self.cls
 
 
-CHECK = "_fastconv_check"
-_DERIVED = "_fastconv_derived_from"
-
-
-def replacement_of(cls: type) -> Replacement | None:
-    """The replacement that a class is, or is derived from."""
-    found = getattr(cls, "_fastconv_replacement", None)
-    return found if isinstance(found, Replacement) else None
-
-
-def _empty(cls: type) -> Any:
-    """An object without a constructor having run."""
-    make: Any = cls.__new__
-    return make(cls)
-
-
 def become(layer: Any, cls: type, state: State) -> None:
+    patched = {name: vars(layer)[name] for name in ("forward", "backward") if name in vars(layer)}
     layer.__class__ = cls
     layer.__dict__.clear()
-    layer.__dict__.update(state)
-
-
-def _private(fast: type[Layer]) -> set[str]:
-    """Attributes that are ours alone."""
-    return {"_workspace", "_shape", "_dtype", CHECK} | ({"A"} if issubclass(fast, ConvOuter) else set())
+    layer.__dict__.update(state, **patched)
 
 
 def _seen(layer: Any) -> Any:
@@ -286,151 +274,6 @@ def keep_parts(layer: Any, twin: Any) -> None:
             keep_parts(value, other)
             become(value, part.original, vars(other))
             vars(twin)[name] = value
-
-
-def _how_to_keep(replacement: Replacement) -> str:
-    name = replacement.name
-    return f"To keep your own class: fastconv run --except {name}, or exclude=[{name!r}] in Python"
-
-
-# ---- the class -----------------------------------------------------------------------------------
-
-
-def _make_class(replacement: Replacement) -> type[Any]:
-    original, fast = replacement.original, replacement.fast
-    namespace = _users_own(original, fast)
-    namespace |= {
-        "__module__": original.__module__,
-        "__qualname__": original.__qualname__,
-        "__doc__": original.__doc__,
-        "__init__": _constructor(replacement),
-        "__getattr__": _missing_attribute(replacement),
-        "__reduce_ex__": _reduce,
-        "__setstate__": _set_state,
-        "__deepcopy__": _deepcopy,
-        "__copy__": _copy,
-        "_fastconv_replacement": replacement,
-    }
-    for name in ("forward", "backward"):
-        method = _method(replacement, name)
-        if method is not getattr(fast, name):
-            namespace[name] = method
-    try:
-        return types.new_class(original.__name__, (fast, original), exec_body=lambda ns: ns.update(namespace))
-    except TypeError:  # an extension type, whose objects no other class can share
-        return types.new_class(original.__name__, (fast,), exec_body=lambda ns: ns.update(namespace))
-
-
-def _users_own(original: type, fast: type[Layer]) -> dict[str, Any]:
-    """Methods that both have, other than those that compute: the user's stay the user's."""
-    ours = {name for name in dir(fast) if not name.startswith("_") and callable(getattr(fast, name))}
-    names = (ours - {"forward", "backward"}) | {"__call__"}
-    bases = [cls for cls in original.__mro__ if cls is not object]
-    return {name: vars(cls)[name] for cls in reversed(bases) for name in names if name in vars(cls)}
-
-
-def _constructor(replacement: Replacement) -> Callable[..., None]:
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        replacement.construct(self, args, kwargs)
-
-    theirs = replacement.original.__init__  # type: ignore[misc]
-    if theirs is object.__init__:
-        return __init__
-    return wraps(theirs)(__init__)
-
-
-def _method(replacement: Replacement, name: str) -> Callable[..., Any]:
-    """The compiled method; verified while there is something to verify it with, and with the data
-    under the name that the user's method has for it."""
-    method: Callable[..., Any] = getattr(replacement.fast, name)
-    ours = first_argument(method)
-    theirs = first_argument(getattr(replacement.original, name))
-    if replacement.check is not None:
-        method = _verified(method, name)
-    if ours is None or theirs is None or ours == theirs:
-        return method
-
-    def renamed(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if theirs in kwargs:
-            kwargs[ours] = kwargs.pop(theirs)
-        return method(self, *args, **kwargs)
-
-    return wraps(method)(renamed)
-
-
-def _verified(method: Callable[..., Any], name: str) -> Callable[..., Any]:
-    @wraps(method)
-    def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
-        check = vars(self).get(CHECK)
-        if check is None:
-            return method(self, *args, **kwargs)
-        return getattr(check, name)(self, method, args, kwargs)
-
-    return checked
-
-
-def _missing_attribute(replacement: Replacement) -> Callable[[Any, str], Any]:
-    users = getattr(replacement.original, "__getattr__", None)
-
-    def __getattr__(self: Any, name: str) -> Any:
-        if hasattr(type(self), name):  # a property said so
-            return object.__getattribute__(self, name)
-        if users is not None:
-            return users(self, name)
-        message = f"{type(self).__name__!r} object has no attribute {name!r}"
-        if not name.startswith("__"):
-            message += (
-                f": fastconv has put a compiled layer in the place of {replacement.module}.{replacement.name}, "
-                f"which keeps other things. {_how_to_keep(replacement)}"
-            )
-        raise AttributeError(message, name=name, obj=self)
-
-    return __getattr__
-
-
-# ---- copies and pickles --------------------------------------------------------------------------
-
-
-def _reduce(self: Any, protocol: Any) -> Any:
-    """A pickle holds what the user's class would keep, under the name of that class."""
-    cls: type = type(self)
-    replacement = replacement_of(cls)
-    assert replacement is not None
-    state = {k: v for k, v in vars(self).items() if k not in ("_workspace", CHECK)}
-    if cls is replacement.cls and not replacement.bound:
-        cls = replacement.original
-    return copyreg.__newobj__, (vars(cls).get(_DERIVED, cls),), state  # type: ignore[attr-defined]
-
-
-def _set_state(self: Any, state: State) -> None:
-    replacement = replacement_of(type(self))
-    assert replacement is not None
-    try:
-        full = taken_over(replacement.fast, state, sizes_of(replacement.fast, state))
-        add_pending(replacement.fast, full, state)
-    except (Refused, Unwritten):
-        self.__dict__.update(state)
-        if replacement.in_place and type(self) is replacement.cls:
-            self.__class__ = replacement.original
-        return
-    full |= {k: v for k, v in state.items() if k in _private(replacement.fast) and v is not None}
-    self.__dict__.update(full)
-
-
-def _deepcopy(self: Any, memo: dict[int, Any]) -> Any:
-    new = _empty(type(self))
-    memo[id(self)] = new
-    new.__dict__.update(copy.deepcopy({k: v for k, v in vars(self).items() if k != CHECK}, memo))
-    return new
-
-
-def _copy(self: Any) -> Any:
-    new = _empty(type(self))
-    new.__dict__.update({k: v for k, v in vars(self).items() if k != CHECK})
-    return new
-
-
-# ---- what the user's class is like ---------------------------------------------------------------
 
 
 def _exchangeable(cls: type, original: type) -> bool:

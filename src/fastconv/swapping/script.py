@@ -137,11 +137,12 @@ def _is_archive(path: str) -> bool:
 
 
 def _container(path: str) -> Program:
-    importer: Any = pkgutil.get_importer(path)
+    folder = os.path.abspath(path)
+    importer: Any = pkgutil.get_importer(folder)
     spec = None if importer is None else importer.find_spec("__main__")
     if spec is None:
         raise CannotRun(f"{sys.executable}: can't find '__main__' module in {path!r}", 1)
-    return Program(_code(spec), path, os.path.abspath(path), spec.origin, spec.loader, spec)
+    return Program(_code(spec), path, folder, spec.origin, spec.loader, spec)
 
 
 def _module(name: str) -> Program:

@@ -75,7 +75,7 @@ class Session:
         entry = Entry(cls.__name__, cls.__module__, file or "")
         try:
             self.options.choice.check(cls.__name__)
-            recognised = recognise(cls)
+            recognised = recognise(cls, self.users)
         except Refused as reason:
             entry.reason = str(reason)
             self.report.kept.append(entry)
@@ -93,7 +93,14 @@ class Session:
         return made.cls
 
     def _left_an_object(self, replacement: Replacement, reason: str) -> None:
-        self.entries[replacement.original].note(f"some objects stay as they are: {reason}")
+        """An object could not be made a compiled one. If it was the first, the class is left alone."""
+        entry = self.entries[replacement.original]
+        if not replacement.objects and replacement.in_place and not replacement.retired:
+            replacement.retired = reason
+            self.report.put_back(entry, reason)
+            self._unbind(replacement)
+        elif "stay as they are" not in entry.reason:
+            entry.note(f"some objects stay as they are: {reason}")
 
     # ---- verification ----------------------------------------------------------------------------
 

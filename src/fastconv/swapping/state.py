@@ -17,7 +17,7 @@ import numpy as np
 from .. import models, nn
 from ..nn import Layer
 from ..nn.conv import ConvOuter, ConvStride1
-from .catalogue import names_of, own_parameters
+from .catalogue import LAYERS, OLDER_GRADIENTS, names_of, own_parameters
 from .recognise import Refused
 
 State = dict[str, Any]
@@ -50,8 +50,12 @@ def attributes(obj: Any) -> State:
     return found
 
 
-def taken_over(fast: type[Layer], theirs: Mapping[str, Any], sizes: Sizes) -> State:
+def taken_over(
+    fast: type[Layer], theirs: Mapping[str, Any], sizes: Sizes, older: bool = False
+) -> State:
     """The state of a compiled layer that takes over from a user's object with these attributes.
+
+    `older` says that its gradients are called dW and db.
 
     Raises
     ------
@@ -67,6 +71,7 @@ def taken_over(fast: type[Layer], theirs: Mapping[str, Any], sizes: Sizes) -> St
     except (TypeError, ValueError) as error:
         raise Refused(str(error)) from None
     state = vars(blank)
+    theirs = {OLDER_GRADIENTS.get(name, name): value for name, value in theirs.items()} if older else theirs
     if isinstance(blank, ConvOuter):
         _take_inner(blank, theirs)
     elif missing := [name for name in blank.parameter_names[:2] if _nothing(theirs.get(name))]:
@@ -94,11 +99,12 @@ def _nothing(value: Any) -> bool:
 def _overlay(fast: type[Layer], state: State, theirs: Mapping[str, Any]) -> None:
     for name, value in theirs.items():
         ours = inspect.getattr_static(fast, name, None)
-        if hasattr(type(ours), "__set__") or (name.startswith("_") and name in state):
-            continue  # computed from the rest; or of our own
-        if callable(ours):
+        if hasattr(type(ours), "__set__"):
+            state[name] = value  # ours is computed; this is for when the object is the user's again
+        elif callable(ours):
             raise Refused(f"its constructor sets {name}")
-        state[name] = _fitting(name, state.get(name, ours), value)
+        elif not (name.startswith("_") and name in state):
+            state[name] = _fitting(name, state.get(name, ours), value)
 
 
 def _fitting(name: str, ours: Any, value: Any) -> Any:
@@ -106,12 +112,17 @@ def _fitting(name: str, ours: Any, value: Any) -> Any:
     if ours is None or _nothing(value):
         return ours if _nothing(value) else value
     if isinstance(ours, np.ndarray):
+        if name.rpartition(".")[2].startswith("dLd") and np.ndim(value) == 0:
+            return ours  # a number, before there is a gradient
         if not isinstance(value, np.ndarray) or value.shape != ours.shape:
             raise Refused(f"its {name} is {_described(value)}, not an array {ours.shape}")
         return value
     if isinstance(ours, Layer):
-        if not hasattr(value, "forward"):
-            raise Refused(f"its {name} is {_described(value)}, not a layer")
+        if not is_known_part(name, value):
+            raise Refused(f"its {name} is {_described(value)}, not a {type(ours).__name__}")
+        for size in ("kernel", "downsampling_factor", "upsampling_factor"):
+            if hasattr(ours, size) and getattr(value, size, None) not in (None, getattr(ours, size)):
+                raise Refused(f"its {name} has {size} {getattr(value, size)}, not {getattr(ours, size)}")
         return value
     if isinstance(ours, float):
         if not isinstance(value, (int, float, np.integer, np.floating)):
@@ -128,10 +139,21 @@ def _pair(size: Any) -> Any:
     return tuple(size) if isinstance(size, (tuple, list)) else (size, size)
 
 
+def is_known_part(name: str, part: Any) -> bool:
+    """Whether a part of a layer is of the class that goes by its name, with its own forward."""
+    return (
+        type(part).__name__.lower() == name
+        and type(part).__name__ in LAYERS
+        and "forward" not in vars(part)
+        and "backward" not in vars(part)
+    )
+
+
 def _described(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"an array {value.shape}"
-    return f"{value!r:.40}"
+    plain = isinstance(value, (str, int, float, tuple, list, type(None), np.generic))
+    return f"{value!r:.40}" if plain else f"a {type(value).__name__}"
 
 
 def _take_inner(blank: ConvOuter, theirs: Mapping[str, Any]) -> None:
@@ -140,6 +162,7 @@ def _take_inner(blank: ConvOuter, theirs: Mapping[str, Any]) -> None:
     owned = {name: theirs[name] for name in ConvStride1.parameter_names if not _nothing(theirs.get(name))}
     if not _nothing(inner):
         ours = blank.inner
+        _fitting(blank._inner, ours, inner)
         for name in ConvStride1.parameter_names:
             if not hasattr(inner, name):
                 raise Refused(f"its {blank._inner} has no {name}")

@@ -11,6 +11,7 @@ sums at the sizes of such models, far below what any other formula would.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import random
 from collections.abc import Callable, Iterator
@@ -18,13 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from .replace import CHECK, Replacement, become, keep_parts, replacement_of
+from .replace import Replacement, become, keep_parts
 from .report import Entry
+from .standin import CHECK, replacement_of
 
 CALLS = 2  # forwards, each with its backward, of every object
 TOLERANCE = {8: 1e-9, 4: 1e-3}  # by the bytes of the narrower dtype
 
-_COMPARED = ("dLdW", "dLdb", "dLdBW", "dLdBb", "running_M", "running_V")
+_COMPARED = ("dLdW", "dLdb", "dW", "db", "dLdBW", "dLdBb", "running_M", "running_V")
 
 
 class Mismatch(Exception):
@@ -52,37 +54,36 @@ class Check:
         failed: Callable[[Replacement, Mismatch], Any],
     ) -> None:
         self.replacement, self.entry, self.failed = replacement, entry, failed
-        self.left = CALLS
         self.evaluates = "eval" in inspect.signature(replacement.fast.forward).parameters
-        self.twin: Any = None  # has seen the forward whose backward is to come
+        self.left = {False: CALLS, True: CALLS if self.evaluates else 0}  # training, evaluating
+        self.twin: Any = None  # has seen the last forward, and waits for its backward
         self.input: Any = None
 
     def forward(self, layer: Any, method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         evaluating = self.evaluates and bool(kwargs.get("eval", args[1] if len(args) > 1 else False))
-        if evaluating and self.twin is not None:  # the twin waits for its backward
+        waiting = self.twin if evaluating else None
+        if not evaluating:
+            self.twin = None
+        if self.left[evaluating] == 0:
+            if not any(self.left.values()):
+                self._end(layer)
             return method(layer, *args, **kwargs)
-        if self.left == 0:
-            self._end(layer)
-            return method(layer, *args, **kwargs)
-        self.left -= 1
-        self.twin, self.input = self.replacement.twin(layer), args[0] if args else None
+        self.left[evaluating] -= 1
+        self.twin = self.replacement.twin(layer) if waiting is None else copy.deepcopy(waiting)
         _own_arrays(self.twin)
+        if not evaluating:
+            self.input = args[0] if args else None
         try:
             return self._both(layer, "forward", method, args, kwargs)
         finally:
             if evaluating:
-                self.twin = None
+                self.twin = waiting
 
     def backward(self, layer: Any, method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if self.twin is None:
             return method(layer, *args, **kwargs)
         _follow(self.twin, layer)
-        result = self._both(layer, "backward", method, args, kwargs)
-        if vars(layer).get(CHECK) is self:
-            self.twin = None
-            if self.left == 0:
-                self._end(layer)
-        return result
+        return self._both(layer, "backward", method, args, kwargs)
 
     def _end(self, layer: Any) -> None:
         vars(layer).pop(CHECK, None)
@@ -96,8 +97,8 @@ class Check:
                 wanted = getattr(self.twin, name)(*theirs, **kwargs)
         except NotImplementedError:
             wanted = None
-        except Exception:
-            self._give_up(layer, Mismatch(f"{name} raises an error"))
+        except Exception as error:
+            self._errors_too(layer, name, method, args, kwargs, before, error)
             raise
         after = _stream()
         _set_stream(before)
@@ -120,6 +121,22 @@ class Check:
             return wanted
         self.entry.calls += 1
         return found
+
+    def _errors_too(
+        self, layer: Any, name: str, method: Callable[..., Any], args: Any, kwargs: Any, before: Any,
+        error: Exception,
+    ) -> None:
+        """Where the user's own raises an error, so must the compiled one, whatever its message."""
+        after = _stream()
+        _set_stream(before)
+        try:
+            method(layer, *args, **kwargs)
+        except Exception:
+            self.twin = None
+            return
+        finally:
+            _set_stream(after)
+        self._give_up(layer, Mismatch(f"{name} raises {type(error).__name__}, the compiled one does not"))
 
     def _give_up(self, layer: Any, mismatch: Mismatch) -> None:
         """The object becomes the user's own, as it is after the call."""

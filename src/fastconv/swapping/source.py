@@ -1,4 +1,4 @@
-"""Methods that a student has still to write: ``pass``, ``return NotImplemented``, ``Z = None  # TODO``."""
+"""What can be read off the source of a user's methods, where there is one."""
 
 from __future__ import annotations
 
@@ -12,14 +12,9 @@ _MARKS = ("NotImplemented", "NotImplementedError")
 
 
 def unwritten(method: Any) -> bool:
-    """Whether a method's source shows that it computes nothing yet. False where there is no source."""
-    try:
-        # A notebook's cells and the like are found by their line cache; a compiled method has none.
-        tree = ast.parse(textwrap.dedent(inspect.getsource(method)))
-    except (OSError, TypeError, SyntaxError, ValueError):
-        return False
-    function = tree.body[0] if tree.body else None
-    if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+    """Whether it is still to be written: ``pass``, ``return NotImplemented``, ``Z = None  # TODO``."""
+    function = _function(method)
+    if function is None:
         return False
     if any(map(_says_so, function.body)):
         return True
@@ -28,6 +23,49 @@ def unwritten(method: Any) -> bool:
     return all(_is_nothing(value, values) for value in returned) and not any(
         isinstance(node, (ast.Yield, ast.YieldFrom, ast.Raise)) for node in _own_nodes(function)
     )
+
+
+def gradients_kept(backward: Any) -> dict[str, str]:
+    """Which gradients a backward does not set anew, and what it does with the arrays that are there.
+
+    Some revisions "add" to them: their programs sum over calls, and zero the gradients themselves.
+    Others "fill" them: whoever has got hold of the array sees each new gradient in it.
+    """
+    function = _function(backward)
+    owner = next((a.arg for a in function.args.args), None) if function is not None else None
+    if function is None or owner is None:
+        return {}
+    uses: dict[str, set[str]] = {}
+    for node in _own_nodes(function):
+        target: Any = None
+        if isinstance(node, ast.AugAssign):
+            target, use = node.target, "add" if isinstance(node.op, (ast.Add, ast.Sub)) else "fill"
+        elif isinstance(node, ast.Assign) and len(node.targets) == 1:
+            target, use = node.targets[0], "set"
+            if _text(target) in ast.unparse(node.value):
+                use = "add"
+            elif isinstance(target, ast.Subscript):
+                use = "fill"
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "fill":
+            target, use = node.func.value, "fill"
+        if target is not None:
+            uses.setdefault(_text(target), set()).add(use)
+    found = {}
+    for name in ("dLdW", "dLdb", "dW", "db"):
+        use_of = uses.get(f"{owner}.{name}", {"set"})
+        if "set" not in use_of:
+            found[name] = "fill" if "fill" in use_of else "add"
+    return found
+
+
+def _function(method: Any) -> ast.FunctionDef | None:
+    try:
+        # A notebook's cells and the like are found by their line cache; a compiled method has none.
+        tree = ast.parse(textwrap.dedent(inspect.getsource(method)))
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return None
+    function = tree.body[0] if tree.body else None
+    return function if isinstance(function, ast.FunctionDef) else None
 
 
 def _says_so(statement: ast.stmt) -> bool:
