@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import fastconv as fc
-from fastconv.profiling import compare
+from fastconv.bench.machine import Machine
+from fastconv.profiling import compare, limits, recorder
 from fastconv.profiling.counts import kind_of, work
 from fastconv.profiling.graph import kept
 from layers import MODELS, make_cnn
@@ -218,18 +219,32 @@ def test_inserted_zeros_are_no_operations(rng):
     assert work(kind, False, shape, out, 8).operations == 2 * 2 * 3 * 4 * pairs
 
 
-def test_limits_are_those_of_the_machine(rng):
+MACHINE = Machine(
+    "a processor", 2, {}, {f"{dtype} x {n}": 100.0 for dtype in ("float32", "float64") for n in range(1, 9)},
+    [{"level": level, "bytes": size, "threads": n, "gbs": gbs}
+     for n in range(1, 9) for level, size, gbs in (("L2", 1 << 19, 50.0), ("memory", 1 << 27, 10.0))],
+)  # fmt: skip
+
+
+def test_limits_are_those_of_the_machine(rng, monkeypatch):
+    monkeypatch.setattr(recorder, "machine", lambda dtypes, threads: MACHINE)
     dense, light = fc.Conv2d(64, 64, 3, 1, 1), fc.ReLU()
     with fc.record() as prof:
         Z = dense.forward(rng.standard_normal((4, 64, 16, 16)))
         light.forward(Z)
     rows = {row.path: row for row in prof.rows}
-    machine, threads = prof.report.machine, prof.report.threads
     assert rows["dense"].bound == "arithmetic"
-    assert rows["dense"].limit == pytest.approx(rows["dense"].gflops / machine.peak("float64", threads))
+    assert rows["dense"].limit == pytest.approx(rows["dense"].gflops / 100)
     assert rows["light"].bound == "memory"
-    bandwidth = machine.bandwidth(rows["light"].bytes, threads)
-    assert rows["light"].limit == pytest.approx(rows["light"].gbs / bandwidth)
+    assert rows["light"].bytes == 2 * 8 * 4 * 64 * 16 * 16 > 1 << 19, "does not fit the cache"
+    assert rows["light"].limit == pytest.approx(rows["light"].gbs / 10)
+
+
+def test_the_machine_is_measured_once():
+    first = limits.machine(("float32",), 1)
+    assert limits.machine(("float32",), 1) is first
+    assert first.peak("float32", 1) > 0
+    assert [level["level"] for level in first.copy] == ["L2", "L3", "memory"]
 
 
 def test_a_composite_is_held_against_what_is_in_it(rng):

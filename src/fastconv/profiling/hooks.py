@@ -30,14 +30,16 @@ Tap = Callable[[Place, bool, Any, Any], None]
 
 
 class Call(NamedTuple):
-    """One call of a layer. The first four are cheap to note; the last five describe arguments and result.
+    """One call of a layer.
 
     Attributes
     ----------
     place : Place
     backward : bool
-    start, took : int
-        Nanoseconds of `time.perf_counter_ns`; `took` without the recorder's own work on new layers.
+    start, end : int
+        Nanoseconds of `time.perf_counter_ns`.
+    took : int
+        From start to end, without the recorder's own work on layers that were new.
     inner : int
         Of `took`, the part spent in calls of other layers.
     around : list or None
@@ -54,6 +56,7 @@ class Call(NamedTuple):
     place: Place
     backward: bool
     start: int
+    end: int
     took: int
     inner: int
     around: list[Any] | None
@@ -165,13 +168,14 @@ class Session:
                 done = True
                 return result
             finally:
-                took = clock() - start - log.lost + lost
+                end = clock()
+                took = end - start - log.lost + lost
                 stack.pop()
                 frame[3] = None  # the note must not keep the layer alive
                 if around is not None:
                     around[2] += took
                 log.calls.append((
-                    place, backward, start, took, frame[2], around,
+                    place, backward, start, end, took, frame[2], around,
                     getattr(args[0], "shape", None) if args else None,
                     getattr(result, "shape", None), getattr(result, "dtype", None), backend(), done,
                 ))  # fmt: skip

@@ -72,9 +72,9 @@ class record(Shown):
         calls: list[Call] = []
         for note in reversed(notes):  # they are in the order of their ends
             call = Call._make(note)
-            if call.start + call.took < self._start:
+            if call.end < self._start:
                 break
-            if call.start >= self._start and call.start + call.took <= self._stop:
+            if call.start >= self._start and call.end <= self._stop:
                 calls.append(call)
         return sorted(calls, key=lambda call: call.start)
 
@@ -121,7 +121,7 @@ class record(Shown):
 
 def in_microseconds(call: Call, first: int) -> tuple[float, float]:
     """Start, counted from a first one, and duration."""
-    return (call.start - first) / 1e3, call.took / 1e3
+    return (call.start - first) / 1e3, (call.end - call.start) / 1e3
 
 
 def dtypes_of(runs: Sequence[Sequence[Call]]) -> tuple[str, ...]:
