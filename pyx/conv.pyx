@@ -80,8 +80,10 @@ def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
     p.bias = bias_of(b)
     if images.N == 0:
         return
-    if p.w.KH == p.w.KW == sh == sw == uh == uw == 1 and ph == pw == 0:
-        H, W, P, Q = 1, H * W, 1, P * Q  # each pixel for itself: an image is one row
+    # Each pixel for itself: an image is one row. (With a stride beyond the image, which comes as 1, or for
+    # the gradient of such a convolution, sizes differ.)
+    if p.w.KH == p.w.KW == sh == sw == uh == uw == 1 and ph == pw == 0 and H == P and W == Q:
+        H, W, P, Q = 1, H * W, 1, P * Q
     p.grid.x, p.grid.N, p.grid.C = images.start, images.N, images.C
     p.out = results.start
     p.out_per_row = Q

@@ -37,6 +37,8 @@ typedef real vec_in_memory
 
 static inline vec load(const real *source) { return *(const vec_in_memory *)source; }
 static inline void store(real *target, vec value) { *(vec_in_memory *)target = value; }
+/* Into the second-level cache, ahead of its use. */
+static inline void prefetch(const real *source) { __builtin_prefetch(source, 0, 2); }
 /* x - 0 rather than x + 0: it keeps the sign of -0. */
 static inline vec splat(real x) { return x - (vec){0}; }
 static inline vec add(vec a, vec b) { return a + b; }

@@ -13,6 +13,7 @@ cdef extern from "simd.h" nogil:
 
     vec load(const real* source)
     void store(real* target, vec value)
+    void prefetch(const real* source)
     vec splat(real x)
     vec add(vec a, vec b)
     vec subtract(vec a, vec b)

@@ -26,3 +26,15 @@ def rng():
 @pytest.fixture(autouse=True)
 def same_global_stream():
     np.random.seed(11785)
+
+
+@pytest.fixture
+def mytorch(tmp_path):
+    """The example project's modules, flat, to be imported by name: ``mytorch["Conv2d"]``."""
+    from mytorch_projects import Imported, lay_out
+
+    lay_out("flat", tmp_path / "project")
+    modules = Imported(tmp_path / "project" / "mytorch")
+    yield modules
+    fastconv.uninstall()
+    modules.close()

@@ -48,7 +48,9 @@ def _older(folder: Path) -> Path:
     merged = re.sub(r"from Conv\dd import \*\n", "", merged)
     rest = {name: text for name, text in MODULES.items() if name not in CONVOLUTIONS}
     _write(folder / "mytorch", {"conv": merged, **rest})
-    model = _model().replace("from Conv2d import *", "from conv import *").replace("from flatten import *\n", "")
+    model = (
+        _model().replace("from Conv2d import *", "from conv import *").replace("from flatten import *\n", "")
+    )
     _write(folder, {"model": model, "train": _train()})
     return folder / "train.py"
 

@@ -192,6 +192,18 @@ def test_float64_is_within_1e12_at_the_largest_grader_size(kernel, stride, paddi
         assert abs(dLdA[n, c, h, w] - exact) <= 1e-12
 
 
+@pytest.mark.parametrize("dims", [1, 2])
+@pytest.mark.parametrize("batch", [1, 9])
+@pytest.mark.parametrize(
+    ("sizes", "stride"), [((7, 3), (1, 3)), ((3, 7), (5, 1)), ((7, 3), (2, 12)), ((1, 9), (1, 9))]
+)
+def test_one_tap_with_a_stride_beyond_one_axis(backend, dtype, sizes, stride, batch, dims):
+    """One output along that axis: its stride does not matter, and what lies behind it must not be read."""
+    if dims == 1:
+        sizes, stride = (1, sizes[1]), (1, stride[1])
+    check_integers(batch, 3, 5, sizes, (1, 1), stride, (0, 0), (1, 1), dtype)
+
+
 # ---- limits ------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+import fastconv as fc
 import oracles
 from convolutions import assert_reaches_its_windows, compute, operands
 from fastconv import functional as F
@@ -64,3 +65,16 @@ def test_zero_times_infinity_inside_the_window_is_nan(backend, dtype):
     border = np.ones((4, 5), bool)
     border[1:-1, 1:-1] = False
     assert_array_equal(np.isnan(padded[0, 0]), border)
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "winograd"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_zeros_of_a_single_filter_are_not_skipped(backend, dtype, value, algorithm):
+    """BLAS leaves out products with zeros where a matrix is a vector."""
+    A, W = np.ones((1, 2, 6, 5), dtype), np.zeros((1, 2, 3, 3), dtype)
+    A[0, 1, 3, 2] = value
+    with fc.use_conv_algorithm(algorithm):
+        assert np.isnan(F.conv2d_forward(A, W, padding=1)[0, 0, 2:5, 1:4]).all()
+        _, dLdW, _ = F.conv2d_backward(np.zeros((1, 1, 6, 5), dtype), A, W, padding=1)
+    assert np.isnan(dLdW[0, 1]).all()
+    assert (dLdW[0, 0] == 0).all()

@@ -17,8 +17,13 @@ STEPS = "8"
 def run(script, *arguments, fastconv=()):
     launcher = ["-m", "fastconv", "run", *fastconv] if fastconv else []
     done = subprocess.run(
-        [sys.executable, *launcher, str(script), *arguments], cwd=script.parent, text=True,
-        env=environment(PYTHONDONTWRITEBYTECODE="1"), capture_output=True, timeout=200, check=False,
+        [sys.executable, *launcher, str(script), *arguments],
+        cwd=script.parent,
+        text=True,
+        env=environment(PYTHONDONTWRITEBYTECODE="1"),
+        capture_output=True,
+        timeout=200,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done
@@ -59,9 +64,15 @@ def test_same_training_in_every_layout(layout, plain, tmp_path):
 
     report = json.loads(outside[1].read_text())
     swapped = {entry["name"]: entry for entry in report["swapped"]}
-    assert {"Conv2d", "Conv2d_stride1", "MaxPool2d", "MeanPool2d", "BatchNorm2d", "Dropout2d", "Flatten"} <= set(
-        swapped
-    )
+    assert {
+        "Conv2d",
+        "Conv2d_stride1",
+        "MaxPool2d",
+        "MeanPool2d",
+        "BatchNorm2d",
+        "Dropout2d",
+        "Flatten",
+    } <= set(swapped)
     assert swapped["Conv2d"]["by"] == "fastconv.Conv2d"
     assert {entry["name"] for entry in report["kept"]} == {"Linear", "ReLU", "CrossEntropyLoss"}
     assert "swapped: " in done.stderr
@@ -72,7 +83,10 @@ def test_all_layers_verified(plain, tmp_path):
     script = lay_out("flat", tmp_path / "project")
     file = tmp_path / "report.json"
     done = run(
-        script, STEPS, str(tmp_path / "w.npz"), fastconv=["--verify", "--all", "--quiet", "--report", str(file)]
+        script,
+        STEPS,
+        str(tmp_path / "w.npz"),
+        fastconv=["--verify", "--all", "--quiet", "--report", str(file)],
     )
     assert losses(done) == pytest.approx(plain[0], abs=1e-10)
     report = json.loads(file.read_text())

@@ -41,7 +41,7 @@ PROGRAMS = {
     "a killed program": "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n",
     "its own excepthook": """
         import sys
-        sys.excepthook = lambda kind, error, traceback: print("hook", kind.__name__, error, traceback.tb_lineno)
+        sys.excepthook = lambda kind, error, tb: print("hook", kind.__name__, error, tb.tb_lineno)
         raise LookupError("x")
         """,
     "exit handlers and threads": """
@@ -78,8 +78,14 @@ def both(folder, *arguments, stdin="", options=()):
     seen = []
     for launcher in ((), ("-m", "fastconv", "run", "--quiet", *options)):
         done = subprocess.run(
-            [sys.executable, *launcher, *arguments], cwd=folder, input=stdin, text=True, capture_output=True,
-            env=environment(), timeout=100, check=False,
+            [sys.executable, *launcher, *arguments],
+            cwd=folder,
+            input=stdin,
+            text=True,
+            capture_output=True,
+            env=environment(),
+            timeout=100,
+            check=False,
         )
         seen.append((done.returncode, done.stdout, done.stderr))
     return seen
@@ -95,7 +101,9 @@ def test_a_program(name, tmp_path):
     assert through == plain
 
 
-@pytest.mark.parametrize("name", ["package", "package.module", "package.empty", "nothing.here", "package.bad"])
+@pytest.mark.parametrize(
+    "name", ["package", "package.module", "package.empty", "nothing.here", "package.bad"]
+)
 def test_a_module(name, tmp_path):
     package = tmp_path / "package"
     (package / "empty").mkdir(parents=True)
@@ -113,7 +121,9 @@ def test_a_module(name, tmp_path):
 
 def test_a_folder_and_an_archive(tmp_path):
     (tmp_path / "app").mkdir()
-    (tmp_path / "app" / "__main__.py").write_text(TELL.replace("__file__", "__spec__.origin") + "import side\n")
+    (tmp_path / "app" / "__main__.py").write_text(
+        TELL.replace("__file__", "__spec__.origin") + "import side\n"
+    )
     (tmp_path / "app" / "side.py").write_text("print('side', __file__)\n")
     with zipfile.ZipFile(tmp_path / "app.zip", "w") as archive:
         for file in (tmp_path / "app").iterdir():
@@ -134,8 +144,12 @@ def test_the_summary_comes_last_whatever_happens(tmp_path):
     script = tmp_path / "program.py"
     script.write_text("import atexit, sys\natexit.register(print, 'bye', file=sys.stderr)\n1 / 0\n")
     done = subprocess.run(
-        [sys.executable, "-m", "fastconv", "run", str(script)], capture_output=True, text=True, timeout=60,
-        env=environment(), check=False,
+        [sys.executable, "-m", "fastconv", "run", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment(),
+        check=False,
     )
     assert done.returncode == 1
     lines = done.stderr.splitlines()
@@ -147,8 +161,12 @@ def test_the_summary_comes_last_whatever_happens(tmp_path):
 @pytest.mark.parametrize("options", [("--only", "Conv3d"), ("--except", ""), ("--nothing",), ()])
 def test_usage_errors(options, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "fastconv", "run", *options], capture_output=True, text=True, timeout=60,
-        env=environment(), check=False,
+        [sys.executable, "-m", "fastconv", "run", *options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment(),
+        check=False,
     )
     assert done.returncode == 2
     assert "usage: fastconv run" in done.stderr

@@ -13,7 +13,7 @@ Every layer, block and model of the course is here by its own name::
 `functional`, which checks everything and calls one kernel of the active `backend`.
 """
 
-import importlib
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import functional, models, nn
@@ -60,27 +60,13 @@ from .nn import (
 if TYPE_CHECKING:
     from .profiling import profile, record
     from .swapping import install, swap, uninstall
+    from .weights import load, save
 
-# What is imported when first asked for, and from where: nobody pays for it in `import fastconv`.
-_LATER = {
-    "install": "swapping",
-    "profile": "profiling",
-    "record": "profiling",
-    "swap": "swapping",
-    "uninstall": "swapping",
+# Names that are imported when first asked for, and the modules that have them.
+_LAZY = {
+    "install": "swapping", "load": "weights", "profile": "profiling", "record": "profiling",
+    "save": "weights", "swap": "swapping", "uninstall": "swapping",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
-
 
 __all__ = [
     "CNN",
@@ -126,10 +112,12 @@ __all__ = [
     "get_conv_algorithm",
     "get_num_threads",
     "install",
+    "load",
     "models",
     "nn",
     "profile",
     "record",
+    "save",
     "set_backend",
     "set_conv_algorithm",
     "set_num_threads",
@@ -139,3 +127,13 @@ __all__ = [
     "use_backend",
     "use_conv_algorithm",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

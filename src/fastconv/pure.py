@@ -50,12 +50,25 @@ def _windows(
             yield p, q, x[:, :, row : row + us, col : col + vs], u, v
 
 
+def _all_finite(*arrays: Array) -> bool:
+    return all(np.isfinite(a).all() for a in arrays)
+
+
+# Where one of two matrices is a vector, BLAS leaves out products with its zeros, and 0 * infinity is lost:
+# what is not finite is multiplied number by number.
+
+
 @_in_silence
 def correlate(
     x: Array, w: Array, b: Array | None, out: Array, stride: Pair, pad: Pair, up: Pair, threads: int
 ) -> None:
+    by_blas = _all_finite(x, w)
     for p, q, seen, u, v in _windows(x, w.shape[2:], out.shape[2:], stride, pad, up):
-        out[:, :, p, q] = np.tensordot(seen, w[:, :, u, v], axes=((1, 2, 3), (1, 2, 3)))
+        filters = w[:, :, u, v]
+        if by_blas:
+            out[:, :, p, q] = np.tensordot(seen, filters, axes=((1, 2, 3), (1, 2, 3)))
+        else:
+            out[:, :, p, q] = (seen[:, None] * filters).sum(axis=(2, 3, 4))
     if b is not None:
         out += b[:, None, None]
 
@@ -65,8 +78,13 @@ def correlate_weights(
     x: Array, dz: Array, dw: Array, stride: Pair, pad: Pair, up: Pair, threads: int
 ) -> None:
     dw[...] = 0
+    by_blas = _all_finite(x, dz)
     for p, q, seen, u, v in _windows(x, dw.shape[2:], dz.shape[2:], stride, pad, up):
-        dw[:, :, u, v] += np.tensordot(dz[:, :, p, q], seen, axes=(0, 0))
+        if by_blas:
+            dw[:, :, u, v] += np.tensordot(dz[:, :, p, q], seen, axes=(0, 0))
+        else:
+            dw[:, :, u, v] += (dz[:, :, p, q, None, None, None] * seen[:, None]).sum(axis=0)
+
 
 @_in_silence
 def sum_channels(dz: Array, db: Array, threads: int) -> None:

@@ -106,6 +106,9 @@ def _tiles(image: Array, pad: Pair, outs: Pair, sides: Pair, reaches: Pair) -> A
 def winograd(
     x: Array, w: Array, b: Array | None, out: Array, stride: Pair, pad: Pair, up: Pair, threads: int
 ) -> bool:
+    # BLAS may leave out a product with zero, and so lose what is not finite, before the result can tell.
+    if not (np.isfinite(x).all() and np.isfinite(w).all()):
+        return False
     x, w, pad, outs = phases(x, w, stride, pad, up, out.shape[2:])
     (A, B, G), (Aw, Bw, Gw) = (
         [matrix.astype(out.dtype) for matrix in _MATRICES[taps]] for taps in w.shape[2:]
@@ -128,6 +131,8 @@ def winograd(
 
 @np.errstate(over="ignore", invalid="ignore")
 def winograd_weights(x: Array, dz: Array, dw: Array, pad: Pair, threads: int) -> bool:
+    if not (np.isfinite(x).all() and np.isfinite(dz).all()):
+        return False
     (A, B, G), (Aw, Bw, Gw) = (
         [matrix.astype(dw.dtype) for matrix in _MATRICES[taps]] for taps in dw.shape[2:]
     )

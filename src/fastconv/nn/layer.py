@@ -46,20 +46,49 @@ class Layer:
             Any other dtype.
         """
         wanted = check.parameter_dtype(dtype)
-        for name in self.parameter_names:
-            setattr(self, name, np.asarray(getattr(self, name), dtype=wanted))
-        for layer in self.sublayers():
-            layer.astype(wanted)
+        converted = [
+            (layer, name, np.asarray(check.array(path, value), dtype=wanted))
+            for path, layer, name, value in self.named_parameters()
+        ]
+        for layer, name, value in converted:
+            setattr(layer, name, value)
         return self
 
     def sublayers(self) -> Iterator[Layer]:
         """Layers held in attributes, directly or in lists, in order, each once."""
+        return (layer for _, layer in self._named_sublayers())
+
+    def named_parameters(self) -> Iterator[tuple[str, Layer, str, Any]]:
+        """Of each parameter, gradient and statistic: its path, say "layers.0.W", and layer, name and value.
+
+        Those of layers inside come too, each layer once, and in the order of their attributes. What is
+        None, as the bias of a convolution may be, is left out.
+        """
         seen: set[int] = set()
-        for value in vars(self).values():
-            for item in value if isinstance(value, (list, tuple)) else (value,):
+        waiting: list[tuple[str, Layer]] = [("", self)]
+        while waiting:
+            path, layer = waiting.pop()
+            if id(layer) in seen:
+                continue
+            seen.add(id(layer))
+            for name in layer.parameter_names:
+                value = getattr(layer, name)
+                if value is not None:
+                    yield path + name, layer, name, value
+            inside = [(f"{path}{name}.", inner) for name, inner in layer._named_sublayers()]
+            waiting += reversed(inside)
+
+    def _named_sublayers(self) -> Iterator[tuple[str, Layer]]:
+        seen: set[int] = set()
+        for name, value in vars(self).items():
+            if isinstance(value, (list, tuple)):
+                items = [(f"{name}.{i}", item) for i, item in enumerate(value)]
+            else:
+                items = [(name, value)]
+            for path, item in items:
                 if isinstance(item, Layer) and id(item) not in seen:
                     seen.add(id(item))
-                    yield item
+                    yield path, item
 
 
 class state_kept:

@@ -77,10 +77,15 @@ class Parameter(NamedTuple):
     default: Any  # inspect.Parameter.empty without one
 
 
+_OWN: dict[type[Layer], dict[str, inspect.Parameter]] = {}
+
+
 def own_parameters(layer: type[Layer]) -> dict[str, inspect.Parameter]:
     """The parameters of one of our constructors that a mytorch class can have."""
-    found = inspect.signature(layer).parameters
-    return {name: p for name, p in found.items() if name != "dtype" and p.kind is not p.VAR_KEYWORD}
+    if layer not in _OWN:
+        parameters = inspect.signature(layer).parameters
+        _OWN[layer] = {name: p for name, p in parameters.items() if name != "dtype"}
+    return _OWN[layer]
 
 
 def names_of(meaning: str) -> tuple[str, ...]:

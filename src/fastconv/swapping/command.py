@@ -66,6 +66,9 @@ def run(
     arguments: argparse.Namespace, around: Callable[[Callable[[], None]], None] = lambda program: program()
 ) -> int:
     """Run the program with what `arguments` says replaced; `around` as of `run_script`."""
+    if arguments.report and not os.access(os.path.dirname(arguments.report) or ".", os.W_OK):
+        print(f"fastconv run: cannot write {arguments.report}", file=sys.stderr)
+        return 2
     report = start(options_of(arguments)).report
     # The program's own exit handlers come later and thus run before.
     atexit.register(_finish, report, os.getpid(), arguments.quiet, arguments.report)

@@ -185,8 +185,8 @@ class _CheckAtOnce(Check):
     How a model's own backward wants to be called is not known.
     """
 
-    def forward(self, layer: Any, method: Any, args: Any, kwargs: Any) -> Any:
-        Z = super().forward(layer, method, args, kwargs)
+    def forward(self, layer: Any, method: Any, unchecked: Any, args: Any, kwargs: Any) -> Any:
+        Z = super().forward(layer, method, unchecked, args, kwargs)
         if self.twin is not None and isinstance(Z, np.ndarray):
             noise: Any = np.random.default_rng(0).standard_normal(Z.shape)
             self.replacement.cls.backward(layer, noise.astype(Z.dtype))

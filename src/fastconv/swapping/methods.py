@@ -2,8 +2,8 @@
 
 They are the compiled layer's, but for what a program can tell. Where the user's backward adds to the
 gradients, or fills their arrays, so does this one. Where a layer inside is no longer as the course has
-it (patched, of another class, of another size), the user's own composition of the layers runs. And
-the layer inside can be asked for what it would have kept.
+it (patched, of another class, of another size), the user's own composition of the layers runs. The
+layer inside can be asked for what it would have kept. And errors are the user's own.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def method_of(replacement: Replacement, name: str, inherits: bool) -> Method:
     parts = _parts(fast)
     if parts and name == "forward":
         method = _known_inside(method, parts[0])
-    if replacement.check is not None:
-        method = _verified(method, name)
+    guarded = _guarded(replacement, name, method) if inherits else method
+    method = guarded if replacement.check is None else _verified(name, method, guarded)
     if parts and inherits and not replacement.recognised.unwritten:
         method = _composed(replacement, name, method, parts)
     return _named(_renamed(replacement, name, method), getattr(replacement.original, name))
@@ -193,19 +193,33 @@ def _as_made(outer: Mapping[str, Any], name: str, part: Any) -> bool:
 # ---- calls ---------------------------------------------------------------------------------------
 
 
-def _verified(method: Method, name: str) -> Method:
+def _guarded(replacement: Replacement, name: str, method: Method) -> Method:
+    """What the compiled layer will not take is the user's: an error, or a result all the same."""
+
+    @wraps(method)
+    def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except (TypeError, ValueError, RuntimeError) as error:
+            ours = error
+        return replacement.instead(self, name, args, kwargs, ours)
+
+    return guarded
+
+
+def _verified(name: str, method: Method, otherwise: Method) -> Method:
     @wraps(method)
     def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
         check = vars(self).get("_fastconv_check")
         if check is None:
-            return method(self, *args, **kwargs)
-        return getattr(check, name)(self, method, args, kwargs)
+            return otherwise(self, *args, **kwargs)
+        return getattr(check, name)(self, method, otherwise, args, kwargs)
 
     return checked
 
 
 def _renamed(replacement: Replacement, name: str, method: Method) -> Method:
-    """With the data under the name that the user's method has for it."""
+    """Also with its first argument, the data, under the name that the user's method has for it."""
     ours = first_argument(getattr(replacement.fast, name))
     theirs = first_argument(getattr(replacement.original, name))
     if ours is None or theirs is None or ours == theirs:
@@ -214,7 +228,7 @@ def _renamed(replacement: Replacement, name: str, method: Method) -> Method:
     @wraps(method)
     def renamed(self: Any, *args: Any, **kwargs: Any) -> Any:
         if theirs in kwargs:
-            kwargs[ours] = kwargs.pop(theirs)
+            args = (kwargs.pop(theirs), *args)
         return method(self, *args, **kwargs)
 
     return renamed

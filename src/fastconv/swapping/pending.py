@@ -2,7 +2,7 @@
 
 Swapped between the two, the compiled layer goes on to the backward. What it needs is there under
 the names of the course, or can be computed again from the saved input; where neither is so, the
-backward asks for another forward.
+backward is the user's own.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _lost(fast: type[Layer], state: State, theirs: Mapping[str, Any]) -> str | N
     saved = [key for key, value in theirs.items() if isinstance(value, np.ndarray) and key not in ours]
     if name is None or state.get(name) is not None or not (set(saved) - set(fast.parameter_names)):
         return None
-    return "what its last forward kept was not found: call forward again before backward"
+    return "its last input was not found: a backward before the next forward makes it your own class again"
 
 
 def _input(theirs: Mapping[str, Any], ndim: int, fallback: str = "") -> Any:

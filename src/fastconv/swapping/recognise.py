@@ -64,6 +64,8 @@ def recognise(cls: type, users: UserCode) -> Recognised:
     """Look at a class of a known name. Raises `Refused` with the reason why it must be left alone."""
     fast = KNOWN[cls.__name__]
     _check_bases(cls, users)
+    if hasattr(cls, "derivative"):  # an older revision's activation, which goes by other attributes
+        raise Refused("it has a derivative besides forward and backward")
     methods = ("forward", "backward")
     for name in methods:
         _check_method(cls, fast, name)
@@ -90,9 +92,12 @@ def _check_bases(cls: type, users: UserCode) -> None:
 
 
 def file_of(cls: type) -> str | None:
-    """Of the module that defines a class."""
+    """The file that a class is defined in, as far as that is known."""
     file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    return file if isinstance(file, str) else None
+    if isinstance(file, str):
+        return file
+    codes = (getattr(value, "__code__", None) for value in vars(cls).values())
+    return next((str(code.co_filename) for code in codes if code is not None), None)
 
 
 def _check_method(cls: type, fast: type[Layer], name: str) -> None:
@@ -108,6 +113,8 @@ def _check_method(cls: type, fast: type[Layer], name: str) -> None:
     wanted = [p.name for p in ours.values() if p.default is p.empty]
     if len(theirs) < len(wanted) or len(needed) > len(ours):
         raise Refused(f"its {name} takes ({', '.join(theirs)}), not ({', '.join(ours)})")
+    if "eval" in ours and "eval" not in theirs and cls.__name__ not in LAYERS:
+        raise Refused(f"its {name} takes no eval")  # which a block passes on
     # The first arguments are data, whatever they are called; later ones are known by their names.
     unknown = [p for p in list(theirs)[max(len(wanted), 1) :] if p not in ours]
     if unknown:

@@ -63,6 +63,7 @@ class Replacement:
         self.derived = weakref.WeakValueDictionary[int, Any]()
         self.cls: type[Any] = make_class(self)
         self.in_place = _exchangeable(self.cls, self.original)
+        self._signature = inspect.signature(self.fast if recognised.parameters is None else self.original)
         self._by_own_name = _mentions_itself(self.original)
 
     @property
@@ -78,6 +79,9 @@ class Replacement:
     def construct(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """What the constructor of the class does."""
         made = self._users_own(args, kwargs) if self.in_place else None
+        if self.retired and made is not None and type(layer) is self.cls:  # somebody has kept the class
+            become(layer, self.original, attributes(made))
+            return
         try:
             sizes, functions = self._arguments(args, kwargs)
             self._fill(layer, {} if made is None else attributes(made), sizes, functions)
@@ -115,8 +119,7 @@ class Replacement:
         """A call's arguments by our names: sizes, and init functions. Raises `Refused`."""
         parameters = self.recognised.parameters
         try:
-            signature = inspect.signature(self.fast if parameters is None else self.original)
-            call = signature.bind(*args, **kwargs)
+            call = self._signature.bind(*args, **kwargs)
         except (TypeError, ValueError) as error:
             raise Refused(f"its constructor was called in a way that is not the course's: {error}") from None
         if parameters is None:
@@ -169,6 +172,25 @@ class Replacement:
         namespace = {"__module__": theirs.__module__, "__qualname__": theirs.__qualname__, DERIVED: theirs}
         return types.new_class(theirs.__name__, (theirs, self.cls), exec_body=lambda ns: ns.update(namespace))
 
+    def instead(self, layer: Any, name: str, args: Any, kwargs: Any, error: Exception) -> Any:
+        """The user's own method, where the compiled one has raised an error.
+
+        If it raises one, too, that is what the program gets. If not, the object is the user's own
+        from here on.
+        """
+        if type(layer) is not self.cls or self.recognised.unwritten:
+            raise error
+        own = empty(self.original)
+        own.__dict__.update(
+            self._given_back(layer) if name == "backward" else vars(self.twin(layer, deep=False))
+        )
+        with self.own_name():
+            result = getattr(own, name)(*args, **kwargs)
+        become(layer, self.original, vars(own))
+        if self.refused is not None:
+            self.refused(self, str(error))
+        return result
+
     # ---- back to the user's own ------------------------------------------------------------------
 
     def twin(self, layer: Any, deep: bool = True) -> Any:
@@ -189,7 +211,9 @@ class Replacement:
             # The user's class has no inner layer: it holds the parameters itself.
             vars(twin).update({name: getattr(layer.inner, name) for name in ConvStride1.parameter_names})
         if self.recognised.older_gradients:
-            vars(twin).update({older: getattr(layer, name) for older, name in OLDER_GRADIENTS.items()})
+            for older, name in OLDER_GRADIENTS.items():
+                vars(twin)[older] = getattr(layer, name)
+                vars(twin).pop(name, None)
         return twin
 
     def rebase(self) -> None:

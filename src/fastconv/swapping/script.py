@@ -70,8 +70,11 @@ def run_script(
     sys.argv[:] = [program.argv0, *arguments]
     _set_path(program.folder)
     main = _main_module(program)
-    _replaced.append(sys.modules["__main__"])
-    sys.modules["__main__"] = main
+    before = sys.modules["__main__"]
+    _replaced.append(before)
+    for name in ("__main__", "__mp_main__"):  # the latter is multiprocessing's name for it
+        if sys.modules.get(name) is before:
+            sys.modules[name] = main
     try:
         around(lambda: _execute(program.code, main.__dict__))
     except SystemExit:

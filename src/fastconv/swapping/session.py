@@ -107,6 +107,9 @@ class Session:
     def _check(self, replacement: Replacement) -> Check | None:
         if replacement.retired:
             return None
+        if not replacement.in_place:
+            self.entries[replacement.original].note("an extension type, which cannot be verified")
+            return None
         return Check(replacement, self.entries[replacement.original], self._mismatch)
 
     def _mismatch(self, replacement: Replacement, mismatch: Mismatch) -> None:

@@ -23,16 +23,22 @@ from .recognise import Refused
 State = dict[str, Any]
 Sizes = dict[str, Any]
 
-# What each of these is made of; their constructors' arguments are not needed again.
+# The layers that each of these is made of; their constructors' arguments are not needed again.
 _PARTS: dict[type[Layer], tuple[str, ...]] = {
     nn.ConvBlock: ("layers",),
     nn.ResBlock: ("convolution_layers", "residual_connection", "final_activation"),
     models.MLP: ("layers",),
     models.CNN_SimpleScanningMLP: ("layers",),
     models.CNN_DistributedScanningMLP: ("layers",),
-    models.CNN: ("layers", "convolutional_layers", "linear_layer", "criterion", "lr"),
+    models.CNN: ("convolutional_layers", "activations", "flatten", "linear_layer", "criterion"),
 }
-_COUNTS = {"convolution_layers": 3}
+# How many there must be, and whether they are told of evaluation.
+_COUNTS = {(nn.ConvBlock, "layers"): 2, (nn.ResBlock, "convolution_layers"): 3}
+_EVALUATED = {
+    (nn.ConvBlock, "layers"): (1,),
+    (nn.ResBlock, "convolution_layers"): (0, 2),
+    (nn.ResBlock, "residual_connection"): (0,),
+}
 
 
 class Unwritten(Exception):
@@ -178,14 +184,26 @@ def _take_inner(blank: ConvOuter, theirs: Mapping[str, Any]) -> None:
 
 
 def _with_parts(fast: type[Layer], theirs: Mapping[str, Any]) -> State:
+    if all(_nothing(value) for value in theirs.values()):
+        raise Unwritten
     for name in _PARTS[fast]:
         part: Any = theirs.get(name)
-        if _nothing(part):
-            raise Unwritten
-        wanted = _COUNTS.get(name, 2 if fast is nn.ConvBlock else None)
-        if wanted is not None and len(part) != wanted:
-            raise Refused(f"its {name} has {len(part)} entries, not {wanted}")
-    return dict(theirs)
+        layers: list[Any] = list(part) if isinstance(part, (list, tuple)) else [part]
+        wanted = _COUNTS.get((fast, name), len(layers))
+        if len(layers) != wanted:
+            raise Refused(f"its {name} has {len(layers)} entries, not {wanted}")
+        for layer in layers:
+            if not (hasattr(layer, "forward") and hasattr(layer, "backward")):
+                raise Refused(f"its {name} is {_described(layer)}, not a layer")
+        for i in _EVALUATED.get((fast, name), ()):
+            if "eval" not in inspect.signature(layers[i].forward).parameters:
+                raise Refused(f"the forward of its {name} takes no eval")
+    state = dict(theirs)
+    if fast is models.CNN and _nothing(state.get("layers")):
+        pairs = zip(state["convolutional_layers"], state["activations"], strict=True)
+        state["layers"] = [layer for pair in pairs for layer in pair]
+        state["layers"] += [state["flatten"], state["linear_layer"]]
+    return state
 
 
 # ---- sizes of a live layer -----------------------------------------------------------------------
@@ -202,7 +220,7 @@ def sizes_of(fast: type[Layer], theirs: Mapping[str, Any]) -> Sizes:
     if issubclass(fast, (ConvStride1, ConvOuter, nn.Linear)):
         found |= _of_weights(fast, holder.get("W"))
     if issubclass(fast, nn.BatchNorm2d):
-        found["num_features"] = np.shape(theirs.get("BW", np.empty((1, 1))))[1]
+        found["num_features"] = np.size(theirs.get("BW", 0.0))
     for name, parameter in own_parameters(fast).items():
         if name in found or name.endswith("_init_fn"):
             continue

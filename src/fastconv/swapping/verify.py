@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from .methods import Method
 from .replace import Replacement, become, keep_parts
 from .report import Entry
 from .standin import CHECK, replacement_of
@@ -59,7 +60,7 @@ class Check:
         self.twin: Any = None  # has seen the last forward, and waits for its backward
         self.input: Any = None
 
-    def forward(self, layer: Any, method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def forward(self, layer: Any, method: Method, unchecked: Method, args: Any, kwargs: Any) -> Any:
         evaluating = self.evaluates and bool(kwargs.get("eval", args[1] if len(args) > 1 else False))
         waiting = self.twin if evaluating else None
         if not evaluating:
@@ -67,28 +68,28 @@ class Check:
         if self.left[evaluating] == 0:
             if not any(self.left.values()):
                 self._end(layer)
-            return method(layer, *args, **kwargs)
+            return unchecked(layer, *args, **kwargs)
         self.left[evaluating] -= 1
         self.twin = self.replacement.twin(layer) if waiting is None else copy.deepcopy(waiting)
         _own_arrays(self.twin)
         if not evaluating:
-            self.input = args[0] if args else None
+            self.input = next(iter((*args, *kwargs.values())), None)
         try:
             return self._both(layer, "forward", method, args, kwargs)
         finally:
             if evaluating:
                 self.twin = waiting
 
-    def backward(self, layer: Any, method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def backward(self, layer: Any, method: Method, unchecked: Method, args: Any, kwargs: Any) -> Any:
         if self.twin is None:
-            return method(layer, *args, **kwargs)
+            return unchecked(layer, *args, **kwargs)
         _follow(self.twin, layer)
         return self._both(layer, "backward", method, args, kwargs)
 
     def _end(self, layer: Any) -> None:
         vars(layer).pop(CHECK, None)
 
-    def _both(self, layer: Any, name: str, method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def _both(self, layer: Any, name: str, method: Method, args: Any, kwargs: Any) -> Any:
         """Run a method on both. The result is the compiled one's, or the user's where they differ."""
         theirs = [_copied(value) for value in args]
         before = _stream()
@@ -111,19 +112,17 @@ class Check:
             self._compare(layer, name, args, theirs, wanted, found)
             if _stream_text(_stream()) != _stream_text(after):
                 raise Mismatch(f"{name} draws other random numbers")
-        except Mismatch as mismatch:
-            _set_stream(after)
-            self._give_up(layer, mismatch)
-            return wanted
         except Exception as error:
             _set_stream(after)
-            self._give_up(layer, Mismatch(f"{name} of the compiled layer: {error}"))
-            return wanted
+            if not isinstance(error, Mismatch):
+                error = Mismatch(f"{name} of the compiled layer: {error}")
+            self._give_up(layer, error)
+            return _as_called_with(args, theirs, wanted)
         self.entry.calls += 1
         return found
 
     def _errors_too(
-        self, layer: Any, name: str, method: Callable[..., Any], args: Any, kwargs: Any, before: Any,
+        self, layer: Any, name: str, method: Method, args: Any, kwargs: Any, before: Any,
         error: Exception,
     ) -> None:
         """Where the user's own raises an error, so must the compiled one, whatever its message."""
@@ -153,7 +152,7 @@ class Check:
 
     def _compare(self, layer: Any, name: str, args: Any, theirs: Any, wanted: Any, found: Any) -> None:
         for given, seen in zip(args, theirs):
-            if isinstance(given, np.ndarray) and given.tobytes() != seen.tobytes():
+            if _changed(given, seen):
                 raise Mismatch(f"{name} changes its argument in place")
         scale = _scale(*args)
         if name == "backward":
@@ -214,6 +213,20 @@ def _follow(twin: Any, layer: Any) -> None:
 
 def _copied(value: Any) -> Any:
     return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def _as_called_with(args: Any, copies: Any, result: Any) -> Any:
+    """Do to the arguments what was done to their copies; the result may be one of them."""
+    for given, copied in zip(args, copies):
+        if _changed(given, copied):
+            np.copyto(given, copied)
+        if result is copied:
+            result = given
+    return result
+
+
+def _changed(given: Any, copied: Any) -> bool:
+    return isinstance(given, np.ndarray) and given.tobytes() != copied.tobytes()
 
 
 def _scale(*arrays: Any) -> float:
