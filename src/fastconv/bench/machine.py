@@ -76,8 +76,11 @@ def measure(
 
 def _gflops(dtype: str, threads: int, seconds: float) -> float:
     kernel = backend.probe(np.dtype(dtype))
-    out = np.empty(threads, dtype)
-    return _rate(lambda rounds: kernel.multiply_adds(out, rounds, threads), 1 << 16, seconds)
+
+    def work(rounds: int, count: int) -> int:
+        return int(kernel.multiply_adds(np.empty(count, dtype), rounds, count))
+
+    return _rate(work, 1 << 16, threads, seconds)
 
 
 def _gbs(size: int, threads: int, seconds: float) -> float:
@@ -85,22 +88,28 @@ def _gbs(size: int, threads: int, seconds: float) -> float:
     source = np.ones(size // 16)
     target = np.zeros_like(source)
 
-    def work(times: int) -> int:
-        kernel.copy(source, target, times, threads)
+    def work(times: int, count: int) -> int:
+        kernel.copy(source, target, times, count)
         return 2 * source.nbytes * times
 
-    return _rate(work, 1, seconds)
+    return _rate(work, 1, threads, seconds)
 
 
-def _rate(work: Callable[[int], int], rounds: int, wanted: float) -> float:
-    """The best of a few runs in 1e9 a second; the first ones find out how many rounds take long enough."""
+def _rate(work: Callable[[int, int], int], rounds: int, threads: int, wanted: float) -> float:
+    """The best of a few runs in 1e9 a second. `work` takes rounds and threads.
+
+    One thread finds out how many rounds take long enough. Where other programs run, several may spend
+    the time waiting for each other, and would settle on too few.
+    """
     best = 0.0
-    for _ in range(_REPEATS + 2):
+    for count in (1, 1, *[threads] * _REPEATS):
         start = time.perf_counter()
-        done = work(rounds)
+        done = work(rounds, count)
         seconds = max(time.perf_counter() - start, 1e-9)
-        best = max(best, done / seconds / 1e9)
-        rounds = max(1, int(rounds * min(1000.0, wanted / seconds)))
+        if count == threads:
+            best = max(best, done / seconds / 1e9)
+        if count == 1:
+            rounds = max(1, int(rounds * min(1000.0, wanted / seconds)))
     return best
 
 
