@@ -41,6 +41,10 @@ def switch(name):
 
 
 DEBUG, ANNOTATE, TRACE = switch("DEBUG"), switch("ANNOTATE"), switch("TRACE")
+# Files are no older because a switch is another: what was built with other ones is built again.
+SWITCHES = " ".join(name for name in ("DEBUG", "ANNOTATE", "TRACE", "NO_OPENMP") if switch(name))
+LAST_SWITCHES = Path("build/switches")
+CHANGED = SWITCHES != (LAST_SWITCHES.read_text() if LAST_SWITCHES.exists() else "")
 # Never -ffast-math: it would flush subnormals in the whole process.
 FLAGS = ["-O3", "-g0", "-fno-trapping-math", "-fno-math-errno", "-ffp-contract=fast"]
 # Rows of images are mostly short: a loop in place costs less than a call of memcpy or memset.
@@ -60,6 +64,7 @@ def compiled(names_to_sources, build_dir):
         build_dir=f"build/cython/{build_dir}",
         include_path=["pyx"],
         annotate=ANNOTATE,
+        force=CHANGED or None,
         compiler_directives={
             "language_level": 3,
             "boundscheck": DEBUG,
@@ -93,6 +98,7 @@ class BuildKernels(build_ext):
 
     def build_extensions(self):
         self.parallel = self.parallel or os.cpu_count()
+        self.force = self.force or CHANGED
         if not switch("NO_OPENMP"):
             if self.has_openmp():
                 for extension in self.extensions:
@@ -101,6 +107,8 @@ class BuildKernels(build_ext):
             else:
                 self.warn("the compiler has no OpenMP: fastconv is built for one thread")
         super().build_extensions()
+        LAST_SWITCHES.parent.mkdir(exist_ok=True)
+        LAST_SWITCHES.write_text(SWITCHES)
 
     def has_openmp(self):
         probe = Path(self.build_temp, "openmp_probe.c")

@@ -58,12 +58,14 @@ from .nn import (
 )
 
 if TYPE_CHECKING:
+    from .profiling import profile, record
     from .swapping import install, swap, uninstall
     from .weights import load, save
 
 # Names that are imported when first asked for, and the modules that have them.
 _LAZY = {
-    "install": "swapping", "load": "weights", "save": "weights", "swap": "swapping", "uninstall": "swapping",
+    "install": "swapping", "load": "weights", "profile": "profiling", "record": "profiling",
+    "save": "weights", "swap": "swapping", "uninstall": "swapping",
 }
 
 __all__ = [
@@ -113,6 +115,8 @@ __all__ = [
     "load",
     "models",
     "nn",
+    "profile",
+    "record",
     "save",
     "set_backend",
     "set_conv_algorithm",

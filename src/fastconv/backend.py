@@ -107,7 +107,8 @@ def probe(dtype: np.dtype[Any]) -> Any:
     return pure
 
 
-def _check_present(name: str) -> None:
+def check_present(name: str) -> None:
+    """ValueError if there is no such backend, ImportError if this copy does not have it."""
     if _choice.check(name) == "compiled" and "compiled" not in _BACKENDS:
         raise ImportError("backend 'compiled' is not there: this copy has only 'pure'")
 
@@ -126,7 +127,7 @@ def set_backend(name: str) -> None:
     ImportError
         This copy was built without compiled kernels.
     """
-    _check_present(name)
+    check_present(name)
     _choice.set(name)
 
 
@@ -141,7 +142,7 @@ def use_backend(name: str) -> AbstractContextManager[None]:
     It holds for this thread and context alone (see `contextvars`), over `set_backend`, and blocks
     nest. Raises as `set_backend`.
     """
-    _check_present(name)
+    check_present(name)
     return _choice.use(name)
 
 

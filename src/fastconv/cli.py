@@ -10,7 +10,7 @@ from typing import Any
 from ._version import __version__
 from .config import show_config
 from .extras import MissingExtra
-from .swapping.command import add_run, run
+from .swapping.command import add_options, add_run, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0)
     demo.set_defaults(run=_demo)
     _add_bench(commands)
+    _add_profile(commands)
     return parser
 
 
@@ -91,6 +92,43 @@ def _add_bench(commands: Any) -> None:
     bench.set_defaults(run=_bench)
 
 
+def _add_profile(commands: Any) -> None:
+    profile = commands.add_parser(
+        "profile",
+        help="where the time of a script or a model goes, layer by layer",
+        usage="fastconv profile [options] script.py [args...]\n"
+        "       fastconv profile [options] -m module [args...]\n"
+        "       fastconv profile [options] --model module:factory --input 8x3x32x32",
+        description="Records every call of a layer while a script runs as with 'fastconv run', or runs a "
+        "model on the compiled and the pure kernels in turn and compares them. "
+        "Needs: pip install 'fastconv[profile]'.",
+    )
+    add_options(profile)
+    profile.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m does")
+    profile.add_argument("program", nargs="?", help="a script, as of 'fastconv run'")
+    profile.add_argument("arguments", nargs=argparse.REMAINDER, help="of the program")
+    profile.add_argument("--model", metavar="MODULE:FACTORY", help="a model, or a function that makes one")
+    profile.add_argument("--input", metavar="SHAPE", help="of the model's input, say 8x3x32x32")
+    profile.add_argument("--dtype", choices=("float64", "float32"), help="of the input and the parameters")
+    profile.add_argument("--threads", type=_positive, metavar="N")
+    profile.add_argument("--train", action="store_true", help="forward and backward (default: forward alone)")
+    profile.add_argument(
+        "--budget", type=_seconds, default=20.0, metavar="SECONDS", help="of the comparison (default 20)"
+    )
+    profile.add_argument(
+        "--sort", default="time", metavar="NAME",
+        help="the table by time (in the layer itself, the default), total, calls, limit, speedup, difference "
+        "or path; or order: of the calls, as a tree",
+    )
+    profile.add_argument("--rows", type=_positive, default=40, metavar="N", help="of the table (default 40)")
+    profile.add_argument("--json", metavar="FILE", help="write all that was found")
+    profile.add_argument("--html", metavar="FILE", help="write a page with charts and tables")
+    profile.add_argument("--trace", metavar="FILE", help="write the calls for ui.perfetto.dev")
+    profile.add_argument("--plot", metavar="FILE.png", help="write a plot")
+    profile.add_argument("--pstats", metavar="FILE", help="write a profile for pstats, snakeviz and others")
+    profile.set_defaults(run=_profile)
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -121,6 +159,16 @@ def _bench(arguments: argparse.Namespace) -> int:
         return run(arguments)
     except BenchError as error:
         print(f"fastconv bench: {error}", file=sys.stderr)
+        return 2
+
+
+def _profile(arguments: argparse.Namespace) -> int:
+    from .profiling.command import ProfileError, run  # only here: it needs an extra
+
+    try:
+        return run(arguments)
+    except ProfileError as error:
+        print(f"fastconv profile: {error}", file=sys.stderr)
         return 2
 
 

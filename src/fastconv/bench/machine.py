@@ -59,45 +59,57 @@ class Machine:
         return asdict(self)
 
 
-def measure(dtypes: Sequence[str], threads: Sequence[int]) -> Machine:
-    """Probe with the kernels of the active backend."""
+def measure(
+    dtypes: Sequence[str], threads: Sequence[int], seconds: float = _PROBE_SECONDS
+) -> Machine:
+    """Probe with the kernels of the active backend, each limit in a few runs of so many seconds."""
     gflops, copies = {}, []
     for count in threads:
         for dtype in dtypes:
-            gflops[f"{dtype} x {count}"] = _gflops(dtype, count)
+            gflops[f"{dtype} x {count}"] = _gflops(dtype, count, seconds)
         for level, size in _working_sets().items():
-            copies.append({"level": level, "bytes": size, "threads": count, "gbs": _gbs(size, count)})
+            gbs = _gbs(size, count, seconds)
+            copies.append({"level": level, "bytes": size, "threads": count, "gbs": gbs})
     environment = {k: v for k, v in sorted(os.environ.items()) if k.startswith(_TELLING)}
     return Machine(_cpu_name(), len(_cores()), environment, gflops, copies)
 
 
-def _gflops(dtype: str, threads: int) -> float:
+def _gflops(dtype: str, threads: int, seconds: float) -> float:
     kernel = backend.probe(np.dtype(dtype))
-    out = np.empty(threads, dtype)
-    return _rate(lambda rounds: kernel.multiply_adds(out, rounds, threads), 1 << 16)
+
+    def work(rounds: int, count: int) -> int:
+        return int(kernel.multiply_adds(np.empty(count, dtype), rounds, count))
+
+    return _rate(work, 1 << 16, threads, seconds)
 
 
-def _gbs(size: int, threads: int) -> float:
+def _gbs(size: int, threads: int, seconds: float) -> float:
     kernel = backend.probe(np.dtype(np.float64))
     source = np.ones(size // 16)
     target = np.zeros_like(source)
 
-    def work(times: int) -> int:
-        kernel.copy(source, target, times, threads)
+    def work(times: int, count: int) -> int:
+        kernel.copy(source, target, times, count)
         return 2 * source.nbytes * times
 
-    return _rate(work, 1)
+    return _rate(work, 1, threads, seconds)
 
 
-def _rate(work: Callable[[int], int], rounds: int) -> float:
-    """The best of a few runs in 1e9 a second; the first ones find out how many rounds take long enough."""
+def _rate(work: Callable[[int, int], int], rounds: int, threads: int, wanted: float) -> float:
+    """The best of a few runs in 1e9 a second. `work` takes rounds and threads.
+
+    One thread finds out how many rounds take long enough. Where other programs run, several may spend
+    the time waiting for each other, and would settle on too few.
+    """
     best = 0.0
-    for _ in range(_REPEATS + 2):
+    for count in (1, 1, *[threads] * _REPEATS):
         start = time.perf_counter()
-        done = work(rounds)
+        done = work(rounds, count)
         seconds = max(time.perf_counter() - start, 1e-9)
-        best = max(best, done / seconds / 1e9)
-        rounds = max(1, int(rounds * min(1000.0, _PROBE_SECONDS / seconds)))
+        if count == threads:
+            best = max(best, done / seconds / 1e9)
+        if count == 1:
+            rounds = max(1, int(rounds * min(1000.0, wanted / seconds)))
     return best
 
 

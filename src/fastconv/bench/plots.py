@@ -11,7 +11,7 @@ from . import BenchError, growth
 from .results import Report, Result, thread_text
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
 _STYLES = {"fwd": "-", "dX": "--", "dW": ":"}
 _DPI = 130
 
@@ -26,7 +26,7 @@ def bars(report: Report, path: str) -> None:
         raise BenchError("--plot: no row of 'compiled' has anything to plot")
     groups = list(dict.fromkeys((r.suite, r.dtype, r.threads) for r in rows))
     members = [[r for r in rows if (r.suite, r.dtype, r.threads) == group] for group in groups]
-    figure = _figure(8.5, sum(1.0 + 0.19 * len(m) for m in members))
+    figure = new_figure(8.5, sum(1.0 + 0.19 * len(m) for m in members))
     axes = figure.subplots(
         len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": [3 + len(m) for m in members]}
     )
@@ -40,7 +40,7 @@ def _draw_bars(ax: Any, rows: Sequence[Result], compared: bool, reference: str) 
     passes = list(dict.fromkeys(r.pass_ for r in rows))
     for i, r in enumerate(rows):
         value = float((r.ratio if compared else r.gflops or r.gbs) or 0)
-        ax.barh(i, value, color=_COLOURS[passes.index(r.pass_)], height=0.8)
+        ax.barh(i, value, color=COLOURS[passes.index(r.pass_)], height=0.8)
         if compared and r.interval is not None:
             ax.plot(r.interval, (i, i), color="black", linewidth=1)
         end = max(value, *(r.interval or (0, 0))) if compared else value
@@ -66,9 +66,9 @@ def growth_panels(report: Report, path: str) -> None:
         raise BenchError("the growth plot needs the suite growth")
     dtype, threads = results[0].dtype, results[0].threads
     time_of = report.time_of(dtype, threads)
-    figure = _figure(10.5, 8.5)
+    figure = new_figure(10.5, 8.5)
     for sweep, ax in zip(growth.SWEEPS, figure.subplots(2, 2).flat):
-        for colour, contender in zip(_COLOURS, report.contenders):
+        for colour, contender in zip(COLOURS, report.contenders):
             for pass_, style in _STYLES.items():
                 sizes, seconds = growth.curve(sweep, pass_, contender, time_of)
                 if len(sizes) > 1:
@@ -89,16 +89,21 @@ def growth_panels(report: Report, path: str) -> None:
     _save(figure, path)
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float, extra: str = "bench") -> Any:
     """A figure of its own, without pyplot's list of figures and its choice of a display."""
-    figures, agg = need("matplotlib.figure", "bench"), need("matplotlib.backends.backend_agg", "bench")
+    figures, agg = need("matplotlib.figure", extra), need("matplotlib.backends.backend_agg", extra)
     figure = figures.Figure(figsize=(width, math.ceil(height)), layout="constrained")
     agg.FigureCanvasAgg(figure)
     return figure
 
 
+def save_png(figure: Any, path: str) -> None:
+    """Write a figure, in the resolution of all plots here."""
+    figure.savefig(path, dpi=_DPI, format="png")
+
+
 def _save(figure: Any, path: str) -> None:
     try:
-        figure.savefig(path, dpi=_DPI, format="png")
+        save_png(figure, path)
     except OSError as error:
         raise BenchError(f"cannot write {path}: {error.strerror}") from None

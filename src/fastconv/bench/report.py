@@ -20,9 +20,9 @@ FOOTNOTE = (
 )
 
 
-def console(stream: Any) -> Any:
+def console(stream: Any, extra: str = "bench") -> Any:
     """A rich console of at most 100 columns on a stream; plain text where that is no terminal."""
-    made = need("rich.console", "bench").Console(file=stream, highlight=False)
+    made = need("rich.console", extra).Console(file=stream, highlight=False)
     made.width = min(made.width, WIDTH) if made.is_terminal else WIDTH
     return made
 

@@ -38,7 +38,7 @@ class ClassStatements:
             session.scan_waiting()
             if name not in KNOWN or not isinstance(cls, type):
                 return cls
-            if _bound_next(sys._getframe(1)):
+            if _bound_next(_statement(sys._getframe(1))):
                 return session.replaced(cls, function.__code__.co_filename)
             session.scan_later(cls.__module__)
             return cls
@@ -54,6 +54,13 @@ class ClassStatements:
 
 _NOTHING = {dis.opmap[name] for name in ("CACHE", "EXTENDED_ARG", "NOP") if name in dis.opmap}
 _BINDING = {dis.opmap[name] for name in ("STORE_NAME", "STORE_GLOBAL")}
+
+
+def _statement(frame: types.FrameType) -> types.FrameType:
+    """The frame of the class statement: under the hook of a recording that has been put over this one."""
+    while str(frame.f_globals.get("__name__")).startswith("fastconv.") and frame.f_back is not None:
+        frame = frame.f_back
+    return frame
 
 
 def _bound_next(frame: types.FrameType) -> bool:

@@ -6,6 +6,7 @@ import argparse
 import atexit
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from .._version import __version__
@@ -61,7 +62,10 @@ def options_of(arguments: argparse.Namespace) -> Options:
     return Options(choice, tuple(arguments.include), arguments.verify, arguments.pure)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(
+    arguments: argparse.Namespace, around: Callable[[Callable[[], None]], None] = lambda program: program()
+) -> int:
+    """Run the program with what `arguments` says replaced; `around` as of `run_script`."""
     if arguments.report and not os.access(os.path.dirname(arguments.report) or ".", os.W_OK):
         print(f"fastconv run: cannot write {arguments.report}", file=sys.stderr)
         return 2
@@ -69,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     # The program's own exit handlers come later and thus run before.
     atexit.register(_finish, report, os.getpid(), arguments.quiet, arguments.report)
     try:
-        run_script(arguments.program, arguments.arguments, module=arguments.module)
+        run_script(arguments.program, arguments.arguments, module=arguments.module, around=around)
     except CannotRun as error:
         atexit.unregister(_finish)
         print(error, file=sys.stderr)

@@ -1,0 +1,232 @@
+"""While something records, `forward` and `backward` of the layers' classes note their calls.
+
+The methods are exchanged in the classes when the first recorder starts, and put back when the last one
+stops: a program that records nothing runs what it always ran. Exchanged are those of all subclasses of
+`Layer` and of the program's own classes that have both methods, there already or made meanwhile.
+
+A call is noted as a plain tuple in a list of its thread. What it means (paths, operations, bytes) is
+worked out after the recording.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from time import perf_counter_ns
+from types import FunctionType
+from typing import Any, NamedTuple
+
+from ..backend import get_backend
+from ..nn import Layer
+from .graph import walk
+from .places import PROGRAM, Place, Places
+
+METHODS = ("forward", "backward")
+# Called with each result as soon as it is there, outside of what is timed.
+Tap = Callable[[Place, bool, Any, Any], None]
+
+
+class Call(NamedTuple):
+    """One call of a layer.
+
+    Attributes
+    ----------
+    place : Place
+    backward : bool
+    start, end : int
+        Nanoseconds of `time.perf_counter_ns`.
+    took : int
+        From start to end, without the recorder's own work on layers that were new.
+    inner : int
+        Of `took`, the part spent in calls of other layers.
+    around : list or None
+        Of the call that this one came from: [place, backward, ...].
+    given, result : tuple or None
+        Shapes of the first argument and of the result, if these are arrays.
+    dtype : numpy.dtype or None
+        Of the result.
+    backend : str
+    done : bool
+        False if it raised.
+    """
+
+    place: Place
+    backward: bool
+    start: int
+    end: int
+    took: int
+    inner: int
+    around: list[Any] | None
+    given: tuple[int, ...] | None
+    result: tuple[int, ...] | None
+    dtype: Any
+    backend: str
+    done: bool
+
+
+class Log:
+    """The calls of one thread."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.calls: list[tuple[Any, ...]] = []
+        self.stack: list[list[Any]] = []
+        self.lost = 0  # nanoseconds that the recorder took for itself
+
+
+class Session:
+    """All that is noted between the start of the first recorder and the stop of the last."""
+
+    def __init__(self) -> None:
+        self.here = threading.local()
+        self.logs: list[Log] = []
+        self.places = Places()
+        self.tap: Tap | None = None
+        self.exchanged: list[tuple[type, str, Any, Any]] = []
+        self.on = True
+
+    def enter_thread(self) -> Log:
+        log = self.here.log = Log(threading.current_thread().name)
+        self.logs.append(log)
+        return log
+
+    def start(self) -> None:
+        for cls in _present():
+            self.exchange(cls)
+        session = self
+
+        def made(cls: type[Layer], /, **kwargs: Any) -> None:
+            super(Layer, cls).__init_subclass__(**kwargs)
+            session.exchange(cls)
+
+        Layer.__init_subclass__ = classmethod(made)  # type: ignore[assignment]
+        self.build_class = builtins.__build_class__
+
+        def build_class(body: Any, name: str, /, *bases: Any, **kwargs: Any) -> Any:
+            cls = session.build_class(body, name, *bases, **kwargs)
+            ours = session.on and isinstance(cls, type) and _both(cls)
+            if ours and PROGRAM.owns(cls.__module__, body.__code__.co_filename):
+                session.exchange(cls)
+            return cls
+
+        self.hook: Any = build_class
+        builtins.__build_class__ = build_class
+
+    def add_root(self, model: Any) -> None:
+        """A model to look for layers in; the classes of what it holds count, wherever they come from."""
+        self.places.roots.append(model)
+        for _, item in walk(model):
+            for cls in type(item).__mro__:
+                if isinstance(vars(cls).get("forward"), FunctionType) and cls is not Layer:
+                    self.exchange(cls)
+
+    def stop(self) -> None:
+        self.on = False
+        if builtins.__build_class__ is self.hook:  # else something was put over it, and it does nothing
+            builtins.__build_class__ = self.build_class
+        del Layer.__init_subclass__
+        for cls, name, original, noting in reversed(self.exchanged):
+            if vars(cls).get(name) is noting:  # else the program has put another one there
+                setattr(cls, name, original)
+
+    def exchange(self, cls: type) -> None:
+        for name in METHODS:
+            original = vars(cls).get(name)
+            if isinstance(original, FunctionType) and not hasattr(original, "_notes_calls"):
+                noting = self.noting(original, name == "backward")
+                setattr(cls, name, noting)
+                self.exchanged.append((cls, name, original, noting))
+
+    def noting(self, original: Callable[..., Any], backward: bool) -> Callable[..., Any]:
+        """`original`, with a note of each call: on the path of every call, so it counts nanoseconds."""
+        here, known, session = self.here, self.places.known, self
+        clock, backend = perf_counter_ns, get_backend
+
+        @functools.wraps(original)
+        def method(layer: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                log = here.log
+            except AttributeError:
+                log = session.enter_thread()
+            stack = log.stack
+            place, reference = known.get(id(layer), _UNKNOWN)
+            if place is None or reference() is not layer:
+                began = clock()
+                place = session.places.meet(layer, stack, sys._getframe(1))
+                log.lost += clock() - began
+            around = stack[-1] if stack else None
+            if around is not None and around[3] is layer and around[1] is backward:
+                return original(layer, *args, **kwargs)  # super().forward(...): the same call
+            frame = [place, backward, 0, layer]
+            stack.append(frame)
+            done, result, lost, start = False, None, log.lost, clock()
+            try:
+                result = original(layer, *args, **kwargs)
+                done = True
+                return result
+            finally:
+                end = clock()
+                took = end - start - log.lost + lost
+                stack.pop()
+                frame[3] = None  # the note must not keep the layer alive
+                if around is not None:
+                    around[2] += took
+                log.calls.append((
+                    place, backward, start, end, took, frame[2], around,
+                    getattr(args[0], "shape", None) if args else None,
+                    getattr(result, "shape", None), getattr(result, "dtype", None), backend(), done,
+                ))  # fmt: skip
+                if session.tap is not None:
+                    began = clock()
+                    session.tap(place, backward, layer, result if done else None)
+                    log.lost += clock() - began
+
+        method._notes_calls = True  # type: ignore[attr-defined]
+        return method
+
+
+_UNKNOWN: tuple[Any, Any] = (None, None)
+_lock = threading.RLock()
+_session: Session | None = None
+_recorders = 0
+
+
+def start() -> Session:
+    """A recorder begins; all that record at a time share one session."""
+    global _session, _recorders
+    with _lock:
+        if _session is None:
+            _session = Session()
+            _session.start()
+        _recorders += 1
+        return _session
+
+
+def stop() -> None:
+    global _session, _recorders
+    with _lock:
+        _recorders -= 1
+        if _recorders == 0 and _session is not None:
+            _session.stop()
+            _session = None
+
+
+def _present() -> Iterator[type]:
+    waiting = Layer.__subclasses__()
+    while waiting:
+        cls = waiting.pop()
+        yield cls
+        waiting += cls.__subclasses__()
+    for module in list(sys.modules.values()):
+        name, file = getattr(module, "__name__", None), getattr(module, "__file__", None)
+        if isinstance(name, str) and PROGRAM.owns(name, file if isinstance(file, str) else None):
+            for value in list(vars(module).values()):
+                if isinstance(value, type) and value.__module__ == name and _both(value):
+                    yield value
+
+
+def _both(cls: type) -> bool:
+    return all(isinstance(getattr(cls, name, None), FunctionType) for name in METHODS)
