@@ -169,8 +169,7 @@ HOSTILE = {
         lambda: npy_bytes(np.ones((2, 2)), replace=[(HEADER, CODE.ljust(len(HEADER)))]),
         "damaged"),
     "a deep header": (lambda: b"\x93NUMPY\x01\x00" + struct.pack("<H", 9000) + b"[" * 9000, "damaged"),
-    "a header of gigabytes": (
-        lambda: b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**31) + b" " * 99, "version"),
+    "a header of gigabytes": (lambda: b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**31), "version"),
     "no version": (lambda: b"\x93NUMPY\x09\x00" + struct.pack("<H", 9), "damaged"),
 }
 
@@ -185,7 +184,7 @@ def test_hostile_archives(tmp_path):
     path = tmp_path / "w.npz"
     one = npy_bytes(np.ones((2, 2)))
     unchanged(fc.Linear(2, 2), linear(path, **{"../../evil": b"x"}), "other files")
-    unchanged(fc.Linear(2, 2), linear(path, **{"../../evil.npy": one}), r"not of this model: '\.\./\.\./evil'")
+    unchanged(fc.Linear(2, 2), linear(path, **{"../../evil.npy": one}), r"not of this model: '\.\./\.\./ev")
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(linear(path), "a") as archive:
         archive.writestr("W.npy", one)
     unchanged(fc.Linear(2, 2), path, "twice")

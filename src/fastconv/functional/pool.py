@@ -72,7 +72,7 @@ def max_pool2d_forward(
         window is larger than the image.
     """
     a, k, s, Z = _prepare(A, kernel, stride)
-    places = np.empty(Z.shape, np.uint8 if k[0] * k[1] <= 256 else np.intp)
+    places = check.empty("the places", Z.shape, np.dtype(np.uint8 if k[0] * k[1] <= 256 else np.intp))
     kernels(Z.dtype).max_pool(a, Z, places, k, s, threads_for(_STEPS * a.size))
     return Z, PoolWorkspace(a.shape, Z.dtype, k, s, places)
 
