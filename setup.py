@@ -43,7 +43,8 @@ def switch(name):
 
 DEBUG, ANNOTATE, TRACE = switch("DEBUG"), switch("ANNOTATE"), switch("TRACE")
 # Files are no older because a switch is another: what was built with other ones is built again.
-SWITCHES = " ".join(name for name in ("DEBUG", "ANNOTATE", "TRACE", "NO_OPENMP") if switch(name))
+SANITIZE = os.environ.get("FASTCONV_BUILD_SANITIZE", "")
+SWITCHES = " ".join(filter(switch, ("DEBUG", "ANNOTATE", "TRACE", "NO_OPENMP"))) + SANITIZE
 LAST_SWITCHES = Path("build/switches")
 CHANGED = (LAST_SWITCHES.read_text() if LAST_SWITCHES.exists() else "") != SWITCHES
 # Never -ffast-math: it would flush subnormals in the whole process.
@@ -52,7 +53,6 @@ FLAGS = ["-O3", "-g0", "-fno-trapping-math", "-fno-math-errno", "-ffp-contract=f
 FLAGS += ["-fno-tree-loop-distribute-patterns"]
 if DEBUG:
     FLAGS = ["-O0", "-g", "-UNDEBUG"]
-SANITIZE = os.environ.get("FASTCONV_BUILD_SANITIZE", "")
 if SANITIZE:
     # Optimised a little, for the speed of the tests; the first finding ends the process.
     FLAGS = ["-O1", "-g1", "-fno-omit-frame-pointer", f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all"]
