@@ -22,8 +22,8 @@ from . import _kernels
 from ._choice import Choice
 from ._kernels import KernelSet
 
-# Below so many multiply-adds (or so many numbers read) a call runs on one thread: starting the
-# others costs about as much as they save (measured: 5 us a parallel region, 25 MACs a ns).
+# Below so many numbers read (or as much other work) a call runs on one thread: starting the others
+# costs about as much as they save (measured: 5 us a parallel region).
 SERIAL_BELOW = 1 << 18
 MOST_THREADS = 1024
 
@@ -148,7 +148,7 @@ def use_backend(name: str) -> AbstractContextManager[None]:
 
 
 def threads_for(operations: int) -> int:
-    """Threads for a call of so many multiply-adds."""
+    """Threads for a call of so many operations, each as long as reading a number."""
     return _threads if operations >= SERIAL_BELOW else 1
 
 
