@@ -54,6 +54,18 @@ def test_constructors_that_are_understood(mytorch, parameters):
 
 
 @pytest.mark.parametrize(
+    "draw", ["np.random.rand(*x.shape[:2]) > self.p", "rng.binomial(1, 1 - self.p, x.shape[:2])"]
+)
+def test_dropout_that_draws_otherwise_is_left_alone(mytorch, draw):
+    forward = f"def forward(self, x, eval=False):\n        self.mask = {draw}\n        return x"
+    entry, cls = outcome(
+        mytorch, layer("Dropout2d", "p=0.5", forward, "def backward(self, delta): pass"), "Dropout2d"
+    )
+    assert entry.reason == "it does not draw by np.random.binomial"
+    assert not issubclass(cls, fastconv.Layer)
+
+
+@pytest.mark.parametrize(
     ("changes", "reason"),
     [
         ({"parameters": "kernel, stride, engine"}, "its constructor needs engine"),

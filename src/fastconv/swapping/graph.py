@@ -17,7 +17,6 @@ from .catalogue import KNOWN, check_names
 from .recognise import Choice, Refused, file_of, recognise
 from .replace import Replacement
 from .report import Entry, SwapReport
-from .standin import CHECK
 from .state import attributes
 from .usercode import UserCode
 from .verify import Check, Mismatch, different
@@ -144,7 +143,7 @@ class _Swapping:
         stream = np.random.get_state()
         for layer, replacement, entry in self.done:
             if id(layer) in memo:
-                vars(memo[id(layer)])[CHECK] = _CheckAtOnce(replacement, entry, failed.setdefault)
+                replacement.watch(memo[id(layer)], _CheckAtOnce(replacement, entry, failed.setdefault))
         try:
             getattr(twin, "forward", twin)(*inputs)
         finally:

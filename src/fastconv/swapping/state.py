@@ -85,6 +85,9 @@ def taken_over(
             raise Refused(f"it has no {' and no '.join(missing)}")
         raise Unwritten
     _overlay(fast, state, theirs)
+    if older and isinstance(blank, ConvOuter):
+        for name in OLDER_GRADIENTS.values():  # names that the user's object does not have
+            state.pop(name, None)
     return state
 
 
