@@ -28,7 +28,7 @@ def work(seed):
     np.random.seed(seed)
     layer = Conv2d(2, 3, 3, 1)
     Z = Flatten().forward(MaxPool2d(2, 2).forward(layer.forward(np.random.randn(2, 2, 8, 8))))
-    classes = [cls.__mro__[1].__module__ for cls in (Conv2d, MaxPool2d, Flatten)]
+    classes = [cls.__mro__[2].__module__ for cls in (Conv2d, MaxPool2d, Flatten)]
     return float(Z.sum()), classes, os.getpid(), layer
 
 if __name__ == "__main__":

@@ -78,7 +78,16 @@ def _new_class(
         for name in ("forward", "backward")
     }
     everything = {**namespace, **replacement.methods}
+    bases = (_Unannounced, *bases)
     return types.new_class(replacement.name, bases, exec_body=lambda names: names.update(everything))
+
+
+class _Unannounced:
+    """A user's ``__init_subclass__``, of a registry say, has seen the user's class, and sees not ours."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        if "_fastconv_replacement" not in vars(cls) and DERIVED not in vars(cls):
+            super().__init_subclass__(**kwargs)
 
 
 def how_to_keep(replacement: Replacement) -> str:
