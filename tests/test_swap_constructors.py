@@ -128,6 +128,19 @@ def test_the_constructor_runs_on_the_object_itself(mytorch, A):
     for _ in range(3):
         layer.forward(A)
     assert report.kept == []
+    fastconv.uninstall()
+    fastconv.swap(layer, verify=A).undo()
+    assert layer.me is layer
+
+
+def test_a_class_with_a_setattr_of_its_own(mytorch, A):
+    more = "\n    def __setattr__(self, name, value):\n        object.__setattr__(self, name, value)\n"
+    more += "        self.__dict__.setdefault('names', []).append(name)\n"
+    module, _ = defined(mytorch, more=more)
+    layer = module.Conv2d_stride1(3, 4, 2)
+    layer.forward(A)
+    assert layer.names[:3] == ["in_channels", "out_channels", "kernel_size"]
+    assert "__class__" not in layer.names
 
 
 def test_methods_bases_and_names_are_the_users(mytorch, A):

@@ -106,14 +106,14 @@ class Replacement:
             with self.own_name():
                 if type(layer) is not self.cls:
                     return self.original(*args, **kwargs)
-                layer.__class__ = self.original
+                change_class(layer, self.original)
                 constructor(layer, *args, **kwargs)
                 return layer
         except NotImplementedError:
             np.random.set_state(stream)
             layer.__dict__.clear()
             if type(layer) is self.original:
-                layer.__class__ = self.cls
+                change_class(layer, self.cls)
             return None
 
     def _fill(self, layer: Any, theirs: State, sizes: Sizes, functions: Sizes) -> None:
@@ -127,13 +127,13 @@ class Replacement:
             state |= {k: v for k, v in theirs.items() if k not in state and not hasattr(self.fast, k)}
             self.answers = frozenset(OF_INNER)
         else:
-            self.answers = self._answered(theirs)
+            self.answers = self.answered(theirs)
         if type(layer) is self.original:
-            layer.__class__ = self.cls
+            change_class(layer, self.cls)
         layer.__dict__.clear()
         layer.__dict__.update(state)
 
-    def _answered(self, theirs: State) -> frozenset[str]:
+    def answered(self, theirs: State) -> frozenset[str]:
         return frozenset(name for name in OF_INNER if name in theirs or hasattr(self.original, name))
 
     def watch(self, layer: Any, check: Any) -> None:
@@ -191,7 +191,7 @@ class Replacement:
             lost = add_pending(self.fast, state, theirs)
         except Unwritten:
             raise Refused("its constructor is unwritten") from None
-        self.answers = self._answered(theirs)
+        self.answers = self.answered(theirs)
         cls = self.cls if type(layer) is self.original else self._derived_class(type(layer))
         become(layer, cls, state)
         return lost
@@ -305,9 +305,14 @@ class Replacement:
 
 def become(layer: Any, cls: type, state: State) -> None:
     patched = {name: vars(layer)[name] for name in ("forward", "backward") if name in vars(layer)}
-    layer.__class__ = cls
+    change_class(layer, cls)
     layer.__dict__.clear()
     layer.__dict__.update(state, **patched)
+
+
+def change_class(layer: Any, cls: type) -> None:
+    """Past a ``__setattr__`` that the user's class may have."""
+    object.__setattr__(layer, "__class__", cls)
 
 
 def _seen(layer: Any) -> Any:
@@ -325,7 +330,9 @@ def keep_parts(layer: Any, twin: Any) -> None:
     for name, value in vars(layer).items():
         part = replacement_of(type(value))
         other = vars(twin).get(name)
-        if part is not None and type(other) is part.original and type(value) is part.cls:
+        if other is twin:
+            vars(twin)[name] = layer
+        elif part is not None and type(other) is part.original and type(value) is part.cls:
             keep_parts(value, other)
             become(value, part.original, vars(other))
             vars(twin)[name] = value

@@ -212,8 +212,9 @@ def _set_state(self: Any, state: State) -> None:
     except (Refused, Unwritten):
         self.__dict__.update(state)
         if replacement.in_place and type(self) is replacement.cls:
-            self.__class__ = replacement.original
+            object.__setattr__(self, "__class__", replacement.original)
         return
+    replacement.answers = replacement.answered(state)
     full |= {k: v for k, v in state.items() if k in private_names(replacement.fast) and v is not None}
     self.__dict__.update(full)
 
