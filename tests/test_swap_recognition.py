@@ -1,14 +1,12 @@
 """Which classes are replaced, which are left alone, and the reason that is given."""
 
-import subprocess
-import sys
 import textwrap
 
 import numpy as np
 import pytest
 
 import fastconv
-from support import environment, output_of
+from support import environment, output_of, run_in
 
 LAYER = """
 import numpy as np
@@ -217,15 +215,7 @@ def test_compiled_modules_without_source(tmp_path):
         "setup(ext_modules=cythonize('compiled.pyx', compiler_directives={'binding': False}), script_args="
         "['-q', 'build_ext', '--inplace'])\n"
     )
-    done = subprocess.run(
-        [sys.executable, "build.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env=environment(CFLAGS="-O0 -w"),
-        timeout=200,
-        check=False,
-    )
+    done = run_in(tmp_path, "build.py", CFLAGS="-O0 -w")
     assert done.returncode == 0, done.stderr
     (tmp_path / "compiled.pyx").unlink()
     (tmp_path / "compiled.c").unlink()
