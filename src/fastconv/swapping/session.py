@@ -15,6 +15,7 @@ from .processes import Children
 from .recognise import Choice, Refused, named_like_a_layer, recognise
 from .replace import Replacement
 from .report import Entry, SwapReport
+from .state import is_made_of_layers
 from .usercode import UserCode
 from .verify import Check, Mismatch, different
 
@@ -85,7 +86,8 @@ class Session:
         )
         self.replacements[cls], self.entries[cls] = made, entry
         entry.by = f"fastconv.{made.fast.__name__}"
-        entry.calls = 0 if self.options.verify else None
+        # A block or model is not verified: two runs of it would be two runs of the layers inside.
+        entry.calls = 0 if self.options.verify and not is_made_of_layers(made.fast) else None
         if recognised.remark:
             entry.note(recognised.remark)
         self.report.swapped.append(entry)
@@ -104,7 +106,7 @@ class Session:
     # ---- verification ----------------------------------------------------------------------------
 
     def _check(self, replacement: Replacement) -> Check | None:
-        if replacement.retired:
+        if replacement.retired or is_made_of_layers(replacement.fast):
             return None
         if not replacement.in_place:
             self.entries[replacement.original].note("an extension type, which cannot be verified")

@@ -41,6 +41,11 @@ _EVALUATED = {
 }
 
 
+def is_made_of_layers(fast: type[Layer]) -> bool:
+    """Whether it computes by calling layers that are the program's own."""
+    return fast in _PARTS
+
+
 class Unwritten(Exception):
     """The user's constructor has not made what the layer needs."""
 
