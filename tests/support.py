@@ -87,6 +87,16 @@ def run_python(
     )
 
 
+def run_in(
+    folder: Any, *arguments: Any, stdin: str = "", timeout: float = 200, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Python with these arguments in a folder."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=folder, input=stdin, text=True, capture_output=True,
+        env=environment(**variables), timeout=timeout, check=False,
+    )
+
+
 def output_of(script: str, **options: Any) -> str:
     """What a script printed; it must end well."""
     done = run_python(script, **options)

@@ -115,11 +115,39 @@ def test_what_else_the_constructor_sets_is_kept(mytorch):
     assert (layer.name, layer._count) == ("conv", 3)
 
 
+def test_the_constructor_runs_on_the_object_itself(mytorch, A):
+    """It may be registered, or referred to by what the constructor makes."""
+    more = "        EVERY.append(self)\n        self.me, self.count = self, lambda: self.W.size\n"
+    module, report = defined(mytorch, USUAL + more, verify=True, more="\nEVERY = []\n")
+    layer = module.Conv2d_stride1(3, 4, 2)
+    assert [layer] == module.EVERY
+    assert layer.me is layer
+    layer.W = np.zeros((5, 3, 2, 2))
+    assert layer.count() == 60
+    layer.W = layer.W[:4]
+    for _ in range(3):
+        layer.forward(A)
+    assert report.kept == []
+    fastconv.uninstall()
+    fastconv.swap(layer, verify=A).undo()
+    assert layer.me is layer
+
+
+def test_a_class_with_a_setattr_of_its_own(mytorch, A):
+    more = "\n    def __setattr__(self, name, value):\n        object.__setattr__(self, name, value)\n"
+    more += "        self.__dict__.setdefault('names', []).append(name)\n"
+    module, _ = defined(mytorch, more=more)
+    layer = module.Conv2d_stride1(3, 4, 2)
+    layer.forward(A)
+    assert layer.names[:3] == ["in_channels", "out_channels", "kernel_size"]
+    assert "__class__" not in layer.names
+
+
 def test_methods_bases_and_names_are_the_users(mytorch, A):
     more = """
 class Module:
     def parameters(self):
-        return [self.W, self.b]
+        return [value for value in vars(self).values() if hasattr(value, "W")]
     def __call__(self, A):
         return "called", self.forward(A)
 
@@ -135,7 +163,7 @@ class Conv2d(Module):
     def backward(self, dLdZ):
         raise RuntimeError("the original ran")
     def describe(self):
-        return f"{type(self).__name__} {self.stride} {self.W.shape}"
+        return f"{type(self).__name__} {self.stride} {self.conv2d_stride1.W.shape}"
 """
     module, _ = defined(mytorch, more=more)
     layer = module.Conv2d(3, 4, 2, 2, padding=1)
@@ -144,8 +172,10 @@ class Conv2d(Module):
     assert layer.kind == "strided"
     called, Z = layer(A)
     assert called == "called"
-    np.testing.assert_allclose(Z, F.conv2d_forward(A, layer.W, layer.b, 2, 1), atol=1e-12)
-    assert layer.parameters()[0] is layer.conv2d_stride1.W
+    inner = layer.conv2d_stride1
+    np.testing.assert_allclose(Z, F.conv2d_forward(A, inner.W, inner.b, 2, 1), atol=1e-12)
+    assert layer.parameters() == [inner]
+    assert not hasattr(layer, "W")  # which the user's has not, either
     assert (module.Conv2d.__doc__, module.Conv2d.__module__) == ("Mine.", "students")
     assert module.Conv2d.forward.__qualname__ == "Conv2d.forward"
 
@@ -438,7 +468,8 @@ def test_the_oldest_revision(mytorch, A, verify):
         np.testing.assert_allclose(layer.dW, own.dW, atol=1e-9)
         np.testing.assert_allclose(layer.db, own.db, atol=1e-9)
     layer.dW = np.zeros(layer.W.shape)
-    assert layer.dLdW is layer.dW
+    assert layer.conv1d_stride1.dLdW is layer.dW
+    assert not hasattr(layer, "dLdW")
     if verify:
         assert report.swapped[0].calls == 4
         assert report.kept == []
@@ -463,7 +494,7 @@ def test_what_the_layers_inside_keep(mytorch, A):
     ones = np.ones((2, 4, 7, 8))
     np.testing.assert_allclose(
         conv.conv2d_stride1.backward(ones),
-        F.conv2d_backward(ones, conv.conv2d_stride1.A, conv.W)[0],
+        F.conv2d_backward(ones, conv.conv2d_stride1.A, conv.conv2d_stride1.W)[0],
         atol=1e-12,
     )
 

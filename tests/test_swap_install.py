@@ -5,6 +5,7 @@ import gc
 import importlib
 import pickle
 import sys
+import textwrap
 import threading
 import types
 from multiprocessing import spawn
@@ -72,6 +73,35 @@ def test_modules_imported_before(mytorch):
     assert transposed.Conv2d_stride1 is conv.Conv2d_stride1
     assert isinstance(transposed.ConvTranspose2d(1, 1, 2, 2).conv2d_stride1, fastconv.Conv2d_stride1)
     assert mytorch["resampling"].Upsample2d is transposed.Upsample2d is conv.Upsample2d
+
+
+def test_tables_of_classes(mytorch):
+    """In modules imported before; and the user's hooks see each class once, the user's own."""
+    source = """
+        class Base:
+            seen = []
+            def __init_subclass__(cls, kind):
+                Base.seen.append((cls.__name__, kind))
+        class Flatten(Base, kind="shape"):
+            def forward(self, A): pass
+            def backward(self, dLdZ): pass
+        TABLE, LIST = {"flatten": Flatten}, [Flatten]
+        """
+    mytorch.write("table", textwrap.dedent(source))
+    module = mytorch["table"]
+    own = module.Flatten
+    for _ in range(2):
+        fastconv.install()
+        assert issubclass(module.Flatten, fastconv.Flatten)
+        assert module.TABLE["flatten"] is module.LIST[0] is module.Flatten
+
+        class Mine(module.Flatten, kind="mine"):
+            pass
+
+        assert module.Base.seen == [("Flatten", "shape"), ("Mine", "mine")]
+        module.Base.seen.pop()
+        fastconv.uninstall()
+        assert module.TABLE["flatten"] is module.LIST[0] is module.Flatten is own
 
 
 def test_modules_imported_after(mytorch):

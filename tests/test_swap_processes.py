@@ -1,12 +1,10 @@
 """Programs that start processes: the children's layers are compiled, too, however they are started."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
-from support import environment
+from support import run_in
 
 PROGRAM = """
 import multiprocessing, os, sys
@@ -28,7 +26,7 @@ def work(seed):
     np.random.seed(seed)
     layer = Conv2d(2, 3, 3, 1)
     Z = Flatten().forward(MaxPool2d(2, 2).forward(layer.forward(np.random.randn(2, 2, 8, 8))))
-    classes = [cls.__mro__[1].__module__ for cls in (Conv2d, MaxPool2d, Flatten)]
+    classes = [cls.__mro__[2].__module__ for cls in (Conv2d, MaxPool2d, Flatten)]
     return float(Z.sum()), classes, os.getpid(), layer
 
 if __name__ == "__main__":
@@ -52,15 +50,7 @@ def test_children(module, tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
     target = ["-m", "program"] if module else ["program.py"]
     report = tmp_path / "report.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "fastconv", "run", "--report", str(report), *target],
-        cwd=tmp_path,
-        text=True,
-        capture_output=True,
-        env=environment(),
-        timeout=200,
-        check=False,
-    )
+    done = run_in(tmp_path, "-m", "fastconv", "run", "--report", str(report), *target)
     assert done.returncode == 0, done.stderr
     compiled = "['fastconv.nn.conv2d', 'fastconv.nn.pool', 'fastconv.nn.flatten']"
     assert done.stdout.splitlines() == [
@@ -83,13 +73,5 @@ def test_children_after_uninstall(tmp_path):
         "        with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
         "            print(pool.apply(loaded))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "program.py"],
-        cwd=tmp_path,
-        text=True,
-        capture_output=True,
-        env=environment(),
-        timeout=200,
-        check=False,
-    )
+    done = run_in(tmp_path, "program.py")
     assert done.stdout.split() == ["True", "False"], done.stderr

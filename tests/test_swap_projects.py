@@ -2,29 +2,19 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from mytorch_projects import LAYOUTS, lay_out
-from support import environment
+from support import run_in
 
 STEPS = "8"
 
 
 def run(script, *arguments, fastconv=()):
     launcher = ["-m", "fastconv", "run", *fastconv] if fastconv else []
-    done = subprocess.run(
-        [sys.executable, *launcher, str(script), *arguments],
-        cwd=script.parent,
-        text=True,
-        env=environment(PYTHONDONTWRITEBYTECODE="1"),
-        capture_output=True,
-        timeout=200,
-        check=False,
-    )
+    done = run_in(script.parent, *launcher, str(script), *arguments, PYTHONDONTWRITEBYTECODE="1")
     assert done.returncode == 0, done.stderr
     return done
 

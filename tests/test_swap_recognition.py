@@ -1,14 +1,12 @@
 """Which classes are replaced, which are left alone, and the reason that is given."""
 
-import subprocess
-import sys
 import textwrap
 
 import numpy as np
 import pytest
 
 import fastconv
-from support import environment, output_of
+from support import environment, output_of, run_in
 
 LAYER = """
 import numpy as np
@@ -51,6 +49,18 @@ def test_constructors_that_are_understood(mytorch, parameters):
     entry, cls = outcome(mytorch, layer(parameters=parameters), "MaxPool2d")
     assert entry.by == "fastconv.MaxPool2d"
     assert issubclass(cls, fastconv.MaxPool2d)
+
+
+@pytest.mark.parametrize(
+    "draw", ["np.random.rand(*x.shape[:2]) > self.p", "rng.binomial(1, 1 - self.p, x.shape[:2])"]
+)
+def test_dropout_that_draws_otherwise_is_left_alone(mytorch, draw):
+    forward = f"def forward(self, x, eval=False):\n        self.mask = {draw}\n        return x"
+    entry, cls = outcome(
+        mytorch, layer("Dropout2d", "p=0.5", forward, "def backward(self, delta): pass"), "Dropout2d"
+    )
+    assert entry.reason == "it does not draw by np.random.binomial"
+    assert not issubclass(cls, fastconv.Layer)
 
 
 @pytest.mark.parametrize(
@@ -205,15 +215,7 @@ def test_compiled_modules_without_source(tmp_path):
         "setup(ext_modules=cythonize('compiled.pyx', compiler_directives={'binding': False}), script_args="
         "['-q', 'build_ext', '--inplace'])\n"
     )
-    done = subprocess.run(
-        [sys.executable, "build.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env=environment(CFLAGS="-O0 -w"),
-        timeout=200,
-        check=False,
-    )
+    done = run_in(tmp_path, "build.py", CFLAGS="-O0 -w")
     assert done.returncode == 0, done.stderr
     (tmp_path / "compiled.pyx").unlink()
     (tmp_path / "compiled.c").unlink()

@@ -52,11 +52,11 @@ WRONG = {
         "np.sqrt(self.running_V + self.eps)",
         "(self.running_V + self.eps)",
     ),
-    "other draws": (
+    "other use of the draws": (
         "dropout2d",
         "Dropout2d",
         "np.random.binomial(1, 1 - self.p, size=(N, C, 1, 1))",
-        "(np.random.rand(N, C, 1, 1) > self.p)",
+        "np.random.binomial(1, 1 - self.p, size=(N, C, 1, 1))[::-1]",
     ),
     "an argument changed": (
         "dropout2d",

@@ -17,8 +17,7 @@ from .catalogue import KNOWN, check_names
 from .recognise import Choice, Refused, file_of, recognise
 from .replace import Replacement
 from .report import Entry, SwapReport
-from .standin import CHECK
-from .state import attributes
+from .state import attributes, is_made_of_layers
 from .usercode import UserCode
 from .verify import Check, Mismatch, different
 
@@ -102,7 +101,7 @@ class _Swapping:
             self.report.kept.append(entry)
             return
         entry.by = f"fastconv.{replacement.fast.__name__}"
-        entry.calls = 0 if self.verifying else None
+        entry.calls = 0 if self.verifying and not is_made_of_layers(replacement.fast) else None
         for remark in (replacement.recognised.remark, lost):
             if remark:
                 entry.note(remark)
@@ -143,8 +142,8 @@ class _Swapping:
         failed: dict[Replacement, Mismatch] = {}
         stream = np.random.get_state()
         for layer, replacement, entry in self.done:
-            if id(layer) in memo:
-                vars(memo[id(layer)])[CHECK] = _CheckAtOnce(replacement, entry, failed.setdefault)
+            if id(layer) in memo and not is_made_of_layers(replacement.fast):
+                replacement.watch(memo[id(layer)], _CheckAtOnce(replacement, entry, failed.setdefault))
         try:
             getattr(twin, "forward", twin)(*inputs)
         finally:

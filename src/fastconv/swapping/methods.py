@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 Method = Callable[..., Any]
 
-OUTER = "_fastconv_outer"  # in a layer inside: the one that has last computed in its place
+# The layers that have last computed in the place of a layer inside, by its id.
+_in_place_of = weakref.WeakValueDictionary[int, Any]()
 
 
 def method_of(replacement: Replacement, name: str, inherits: bool) -> Method:
@@ -46,7 +47,7 @@ def method_of(replacement: Replacement, name: str, inherits: bool) -> Method:
     if parts and name == "forward":
         method = _known_inside(method, parts[0])
     guarded = _guarded(replacement, name, method) if inherits else method
-    method = guarded if replacement.check is None else _verified(name, method, guarded)
+    method = guarded if replacement.check is None else _verified(replacement, name, method, guarded)
     if parts and inherits and not replacement.recognised.unwritten:
         method = _composed(replacement, name, method, parts)
     return _named(_renamed(replacement, name, method), getattr(replacement.original, name))
@@ -118,7 +119,7 @@ def _known_inside(method: Method, part: str) -> Method:
             state = vars(inner)
             state.pop("A", None)
             state.pop("_workspace", None)
-            state[OUTER] = weakref.ref(self)
+            _in_place_of[id(inner)] = self
         return Z
 
     return forward
@@ -126,10 +127,14 @@ def _known_inside(method: Method, part: str) -> Method:
 
 def catch_up(inner: Any) -> None:
     """Let an inner layer keep what it would have kept of the outer one's last forward."""
-    outer = vars(inner).pop(OUTER)()
-    A = None if outer is None else outer.A
     state = vars(inner)
-    state.setdefault("A", None)
+    if "A" in state or not isinstance(inner, (ConvStride1, _Pool2d)):
+        return
+    outer = _in_place_of.pop(id(inner), None)
+    if outer is not None and not any(value is inner for value in vars(outer).values()):
+        outer = None  # of another layer that has had this id
+    A = None if outer is None else outer.A
+    state["A"] = None
     if isinstance(inner, _Pool2d):
         state["_workspace"] = None
     if A is None:
@@ -207,10 +212,12 @@ def _guarded(replacement: Replacement, name: str, method: Method) -> Method:
     return guarded
 
 
-def _verified(name: str, method: Method, otherwise: Method) -> Method:
+def _verified(replacement: Replacement, name: str, method: Method, otherwise: Method) -> Method:
+    checks = replacement.checks
+
     @wraps(method)
     def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
-        check = vars(self).get("_fastconv_check")
+        check = checks.get(id(self))
         if check is None:
             return otherwise(self, *args, **kwargs)
         return getattr(check, name)(self, method, otherwise, args, kwargs)

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..nn import Layer
+from ..nn import Dropout2d, Layer
 from .catalogue import KNOWN, LAYERS, NEUTRAL, OLDER_GRADIENTS, Parameter, meaning_of, own_parameters
-from .source import gradients_kept, unwritten
+from .source import draws_otherwise, gradients_kept, unwritten
 from .usercode import UserCode
 
 
@@ -64,6 +64,8 @@ def recognise(cls: type, users: UserCode) -> Recognised:
     """Look at a class of a known name. Raises `Refused` with the reason why it must be left alone."""
     fast = KNOWN[cls.__name__]
     _check_bases(cls, users)
+    if fast is Dropout2d and draws_otherwise(cls.__dict__.get("forward")):
+        raise Refused("it does not draw by np.random.binomial")
     if hasattr(cls, "derivative"):  # an older revision's activation, which goes by other attributes
         raise Refused("it has a derivative besides forward and backward")
     methods = ("forward", "backward")

@@ -19,10 +19,10 @@ import numpy as np
 
 from ..nn.conv import ConvOuter, ConvStride1
 from .catalogue import OLDER_GRADIENTS, own_parameters
-from .methods import OUTER, catch_up
+from .methods import catch_up
 from .pending import add_pending
 from .recognise import Recognised, Refused
-from .standin import CHECK, DERIVED, empty, how_to_keep, make_class, private_names, replacement_of
+from .standin import DERIVED, OF_INNER, empty, how_to_keep, make_class, private_names, replacement_of
 from .state import Sizes, State, Unwritten, attributes, sizes_of, taken_over
 
 # Functions of ours that may be called while the name of a class means the user's own again.
@@ -43,6 +43,8 @@ class Replacement:
     original, fast, cls : the user's class, ours, and the one in its place
     methods : forward and backward of `cls`
     objects : how many have been made compiled
+    checks : what verifies an object's calls, by its id
+    answers : which attributes of a layer inside the user's objects have themselves
     retired : the reason why the user's own class is used again, or None
     """
 
@@ -55,6 +57,8 @@ class Replacement:
         self.original, self.fast = recognised.original, recognised.fast
         self.check, self.refused = check, refused
         self.objects = 0
+        self.checks: dict[int, Any] = {}
+        self.answers: frozenset[str] = frozenset(OF_INNER)
         self.methods: dict[str, Callable[..., Any]] = {}
         self.retired: str | None = None
         # Objects of classes that users derive from `cls`, by id: they need not be hashable.
@@ -76,9 +80,8 @@ class Replacement:
 
     def construct(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """What the constructor of the class does."""
-        made = self._users_own(args, kwargs) if self.in_place else None
-        if self.retired and made is not None and type(layer) is self.cls:  # somebody has kept the class
-            become(layer, self.original, attributes(made))
+        made = self._users_own(layer, args, kwargs) if self.in_place else None
+        if self.retired and made is layer:  # somebody has kept the class
             return
         try:
             sizes, functions = self._arguments(args, kwargs)
@@ -88,18 +91,29 @@ class Replacement:
             return
         self.objects += 1
         if self.check is not None:
-            layer.__dict__[CHECK] = self.check(self)
+            self.watch(layer, self.check(self))
         if type(layer) is not self.cls:
             self.derived[id(layer)] = layer
 
-    def _users_own(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """An object of the user's class, or None if its constructor is unwritten."""
+    def _users_own(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The object, made by the user's class; or None if its constructor is unwritten.
+
+        For a class that is derived from ours it is another object: there, ours is in the way.
+        """
         stream = np.random.get_state()
+        constructor: Any = self.original.__init__  # type: ignore[misc]
         try:
             with self.own_name():
-                return self.original(*args, **kwargs)
+                if type(layer) is not self.cls:
+                    return self.original(*args, **kwargs)
+                change_class(layer, self.original)
+                constructor(layer, *args, **kwargs)
+                return layer
         except NotImplementedError:
             np.random.set_state(stream)
+            layer.__dict__.clear()
+            if type(layer) is self.original:
+                change_class(layer, self.cls)
             return None
 
     def _fill(self, layer: Any, theirs: State, sizes: Sizes, functions: Sizes) -> None:
@@ -111,7 +125,22 @@ class Replacement:
             except (TypeError, ValueError) as error:
                 raise Refused(str(error)) from None
             state |= {k: v for k, v in theirs.items() if k not in state and not hasattr(self.fast, k)}
+            self.answers = frozenset(OF_INNER)
+        else:
+            self.answers = self.answered(theirs)
+        if type(layer) is self.original:
+            change_class(layer, self.cls)
+        layer.__dict__.clear()
         layer.__dict__.update(state)
+
+    def answered(self, theirs: State) -> frozenset[str]:
+        return frozenset(name for name in OF_INNER if name in theirs or hasattr(self.original, name))
+
+    def watch(self, layer: Any, check: Any) -> None:
+        """Have an object's calls verified."""
+        if check is not None:
+            self.checks[id(layer)] = check
+            weakref.finalize(layer, self.checks.pop, id(layer), None).atexit = False
 
     def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Sizes, Sizes]:
         """A call's arguments by our names: sizes, and init functions. Raises `Refused`."""
@@ -143,9 +172,10 @@ class Replacement:
             raise TypeError(
                 f"fastconv cannot make {self.module}.{self.name}: {reason}. {how_to_keep(self)}"
             )
-        if type(layer) is not self.cls:
+        if made is not layer:
             self.rebase()
-        become(layer, type(layer) if type(layer) is not self.cls else self.original, attributes(made))
+        if made is not layer:
+            become(layer, type(layer), attributes(made))
 
     def take_over(self, layer: Any) -> str | None:
         """Make a live object of the user's class a compiled one, in place. Returns what is lost.
@@ -161,6 +191,7 @@ class Replacement:
             lost = add_pending(self.fast, state, theirs)
         except Unwritten:
             raise Refused("its constructor is unwritten") from None
+        self.answers = self.answered(theirs)
         cls = self.cls if type(layer) is self.original else self._derived_class(type(layer))
         become(layer, cls, state)
         return lost
@@ -191,26 +222,28 @@ class Replacement:
 
     # ---- back to the user's own ------------------------------------------------------------------
 
-    def twin(self, layer: Any, deep: bool = True) -> Any:
+    def twin(self, layer: Any, deep: bool = True, memo: dict[int, Any] | None = None) -> Any:
         """An object of the user's own class in the state of a compiled one, sharing its arrays.
 
         Compiled layers inside are twins, too, or with ``deep=False`` the layers themselves.
         """
-        twin = empty(self.original)
-        if OUTER in vars(layer):
-            catch_up(layer)
+        memo = {} if memo is None else memo
+        if id(layer) in memo:
+            return memo[id(layer)]
+        twin = memo[id(layer)] = empty(self.original)
+        catch_up(layer)
         private = private_names(self.fast) | {"forward", "backward"}
         for name, value in vars(layer).items():
             if name not in private:
                 part = replacement_of(type(value)) if deep else None
                 whole = part is not None and type(value) is part.cls
-                vars(twin)[name] = part.twin(value) if part is not None and whole else value
+                vars(twin)[name] = part.twin(value, memo=memo) if part is not None and whole else value
         if issubclass(self.fast, ConvOuter) and type(layer.inner).__module__.startswith("fastconv."):
             # The user's class has no inner layer: it holds the parameters itself.
             vars(twin).update({name: getattr(layer.inner, name) for name in ConvStride1.parameter_names})
         if self.recognised.older_gradients:
             for older, name in OLDER_GRADIENTS.items():
-                vars(twin)[older] = getattr(layer, name)
+                vars(twin)[older] = getattr(layer, older)
                 vars(twin).pop(name, None)
         return twin
 
@@ -272,9 +305,14 @@ class Replacement:
 
 def become(layer: Any, cls: type, state: State) -> None:
     patched = {name: vars(layer)[name] for name in ("forward", "backward") if name in vars(layer)}
-    layer.__class__ = cls
+    change_class(layer, cls)
     layer.__dict__.clear()
     layer.__dict__.update(state, **patched)
+
+
+def change_class(layer: Any, cls: type) -> None:
+    """Past a ``__setattr__`` that the user's class may have."""
+    object.__setattr__(layer, "__class__", cls)
 
 
 def _seen(layer: Any) -> Any:
@@ -292,7 +330,9 @@ def keep_parts(layer: Any, twin: Any) -> None:
     for name, value in vars(layer).items():
         part = replacement_of(type(value))
         other = vars(twin).get(name)
-        if part is not None and type(other) is part.original and type(value) is part.cls:
+        if other is twin:
+            vars(twin)[name] = layer
+        elif part is not None and type(other) is part.original and type(value) is part.cls:
             keep_parts(value, other)
             become(value, part.original, vars(other))
             vars(twin)[name] = value

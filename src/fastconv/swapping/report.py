@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 
-@dataclass
+@dataclass(eq=False)
 class Entry:
     """A class of the user, or an object in a model.
 

@@ -15,6 +15,7 @@ from .processes import Children
 from .recognise import Choice, Refused, named_like_a_layer, recognise
 from .replace import Replacement
 from .report import Entry, SwapReport
+from .state import is_made_of_layers
 from .usercode import UserCode
 from .verify import Check, Mismatch, different
 
@@ -56,8 +57,7 @@ class Session:
             hook.stop()
         if self.options.pure:
             set_backend(self.backend)
-        for replacement in self.replacements.values():
-            self._unbind(replacement)
+        self._unbind(list(self.replacements.values()))
 
     # ---- a class ---------------------------------------------------------------------------------
 
@@ -86,7 +86,8 @@ class Session:
         )
         self.replacements[cls], self.entries[cls] = made, entry
         entry.by = f"fastconv.{made.fast.__name__}"
-        entry.calls = 0 if self.options.verify else None
+        # A block or model is not verified: two runs of it would be two runs of the layers inside.
+        entry.calls = 0 if self.options.verify and not is_made_of_layers(made.fast) else None
         if recognised.remark:
             entry.note(recognised.remark)
         self.report.swapped.append(entry)
@@ -98,14 +99,14 @@ class Session:
         if not replacement.objects and replacement.in_place and not replacement.retired:
             replacement.retired = reason
             self.report.put_back(entry, reason)
-            self._unbind(replacement)
+            self._unbind([replacement])
         elif "stay as they are" not in entry.reason:
             entry.note(f"some objects stay as they are: {reason}")
 
     # ---- verification ----------------------------------------------------------------------------
 
     def _check(self, replacement: Replacement) -> Check | None:
-        if replacement.retired:
+        if replacement.retired or is_made_of_layers(replacement.fast):
             return None
         if not replacement.in_place:
             self.entries[replacement.original].note("an extension type, which cannot be verified")
@@ -118,13 +119,15 @@ class Session:
             return
         replacement.retired = str(mismatch)
         self.report.put_back(self.entries[replacement.original], f"verification: {mismatch}")
-        self._unbind(replacement)
+        self._unbind([replacement])
         print(f"fastconv: {different(replacement, mismatch)}", file=sys.stderr, flush=True)
 
-    def _unbind(self, replacement: Replacement) -> None:
-        replacement.retired = replacement.retired or "uninstalled"
-        rebind({replacement.cls: replacement.original}, list(sys.modules.values()))
-        replacement.rebase()
+    def _unbind(self, replacements: list[Replacement]) -> None:
+        for replacement in replacements:
+            replacement.retired = replacement.retired or "uninstalled"
+        rebind({r.cls: r.original for r in replacements}, list(sys.modules.values()))
+        for replacement in replacements:
+            replacement.rebase()
 
     # ---- a module --------------------------------------------------------------------------------
 
@@ -155,16 +158,24 @@ class Session:
                 self.scan(module)
 
 
+_TABLE = 1000  # entries of what may be a table of layer classes
+
+
 def rebind(new: dict[Any, Any], modules: Iterable[Any]) -> None:
-    """Let every name in these modules that means one object mean another."""
+    """Let every name in these modules that means one object mean another, in lists and dicts there too."""
     by_id = {id(old): value for old, value in new.items()}
-    for module in modules:
-        names = getattr(module, "__dict__", None)
-        if not isinstance(names, dict):
-            continue
-        for name, value in list(names.items()):
+
+    def rebind_in(names: Any, items: list[Any], depth: int) -> None:
+        for name, value in items:
             if id(value) in by_id:
                 names[name] = by_id[id(value)]
+            elif depth and type(value) in (dict, list) and len(value) <= _TABLE:
+                rebind_in(value, list(value.items() if type(value) is dict else enumerate(value)), 0)
+
+    for module in modules:
+        names = getattr(module, "__dict__", None)
+        if isinstance(names, dict) and "__name__" in names:
+            rebind_in(names, list(names.items()), 1)
 
 
 def file_of(module: Any) -> str | None:

@@ -58,6 +58,17 @@ def gradients_kept(backward: Any) -> dict[str, str]:
     return found
 
 
+def draws_otherwise(forward: Any) -> bool:
+    """Whether a written forward has no draw from NumPy's global binomial in it."""
+    function = _function(forward)
+    if function is None or unwritten(forward):
+        return False
+    return not any(
+        isinstance(node, ast.Attribute) and ast.unparse(node).endswith("random.binomial")
+        for node in _own_nodes(function)
+    )
+
+
 def _function(method: Any) -> ast.FunctionDef | None:
     try:
         # A notebook's cells and the like are found by their line cache; a compiled method has none.

@@ -13,6 +13,7 @@ from __future__ import annotations
 import builtins
 import copy
 import copyreg
+import inspect
 import sys
 import types
 from collections.abc import Callable
@@ -20,9 +21,9 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from ..nn import Layer
-from ..nn.conv import ConvOuter
+from ..nn.conv import ConvOuter, ConvStride1
 from .catalogue import OLDER_GRADIENTS
-from .methods import OUTER, catch_up, method_of
+from .methods import catch_up, method_of
 from .pending import add_pending
 from .recognise import Refused
 from .state import State, Unwritten, sizes_of, taken_over
@@ -30,7 +31,6 @@ from .state import State, Unwritten, sizes_of, taken_over
 if TYPE_CHECKING:
     from .replace import Replacement
 
-CHECK = "_fastconv_check"  # what verifies an object's calls
 DERIVED = "_fastconv_derived_from"  # the user's class, itself derived, that a class is for
 
 
@@ -41,7 +41,7 @@ def replacement_of(cls: type) -> Replacement | None:
 
 def private_names(fast: type[Layer]) -> set[str]:
     """Attributes that are ours alone."""
-    ours = {"_workspace", "_shape", "_dtype", CHECK, OUTER}
+    ours = {"_workspace", "_shape", "_dtype"}
     return ours | {"A"} if issubclass(fast, ConvOuter) else ours
 
 
@@ -60,6 +60,8 @@ def make_class(replacement: Replacement) -> type[Any]:
         "__copy__": _copy,
         "_fastconv_replacement": replacement,
     }
+    if issubclass(fast, ConvOuter):
+        namespace |= {name: _OfUsers(replacement, name) for name in OF_INNER}
     if replacement.recognised.older_gradients:
         namespace |= {older: _alias(name) for older, name in OLDER_GRADIENTS.items()}
     try:
@@ -76,7 +78,16 @@ def _new_class(
         for name in ("forward", "backward")
     }
     everything = {**namespace, **replacement.methods}
+    bases = (_Unannounced, *bases)
     return types.new_class(replacement.name, bases, exec_body=lambda names: names.update(everything))
+
+
+class _Unannounced:
+    """A user's ``__init_subclass__``, of a registry say, has seen the user's class, and sees not ours."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        if "_fastconv_replacement" not in vars(cls) and DERIVED not in vars(cls):
+            super().__init_subclass__(**kwargs)
 
 
 def how_to_keep(replacement: Replacement) -> str:
@@ -108,18 +119,53 @@ def _constructor(replacement: Replacement) -> Callable[..., None]:
     return wraps(theirs)(__init__)
 
 
+# What our outer layers answer for the one inside.
+OF_INNER = ("in_channels", "out_channels", "kernel_size", *ConvStride1.parameter_names)
+
+
+class _OfUsers:
+    """Such an attribute, as far as the user's objects have it: whoever looks for weights finds them once."""
+
+    def __init__(self, replacement: Replacement, name: str) -> None:
+        self.replacement, self.name = replacement, name
+        self.ours: Any = inspect.getattr_static(replacement.fast, name)
+
+    def __get__(self, layer: Any, owner: type | None = None) -> Any:
+        if layer is None:
+            return self
+        if self.name in self.replacement.answers:
+            return self.ours.__get__(layer, owner)
+        try:
+            return vars(layer)[self.name]
+        except KeyError:
+            raise AttributeError(self.name) from None  # and __getattr__ says more
+
+    def __set__(self, layer: Any, value: Any) -> None:
+        if self.name in self.replacement.answers:
+            self.ours.__set__(layer, value)
+        else:
+            vars(layer)[self.name] = value
+
+
 def _alias(name: str) -> property:
-    return property(lambda self: getattr(self, name), lambda self, value: setattr(self, name, value))
+    def holder(layer: Any) -> Any:
+        return layer.inner if isinstance(layer, ConvOuter) else layer
+
+    return property(
+        lambda self: getattr(holder(self), name), lambda self, value: setattr(holder(self), name, value)
+    )
 
 
 def _missing_attribute(replacement: Replacement) -> Callable[[Any, str], Any]:
+    hidden = OF_INNER if issubclass(replacement.fast, ConvOuter) else ()
     users, name_of = getattr(replacement.original, "__getattr__", None), replacement.name
 
     def __getattr__(self: Any, name: str) -> Any:
-        if name in ("A", "_workspace") and OUTER in vars(self):
+        if name in ("A", "_workspace") and "A" not in vars(self):
             catch_up(self)
-            return vars(self)[name]
-        if hasattr(type(self), name):  # a property said so
+            if name in vars(self):
+                return vars(self)[name]
+        if hasattr(type(self), name) and name not in hidden:  # a property said so
             return object.__getattribute__(self, name)
         if users is not None:
             return users(self, name)
@@ -142,11 +188,10 @@ def _reduce(self: Any, protocol: Any) -> Any:
     cls: type = type(self)
     replacement = replacement_of(cls)
     assert replacement is not None
-    if OUTER in vars(self):
-        catch_up(self)
+    catch_up(self)
     if cls is replacement.cls:
         cls = _named_now(replacement)
-    state = {k: getattr(self, k, v) for k, v in vars(self).items() if k not in ("_workspace", CHECK)}
+    state = {k: getattr(self, k, v) for k, v in vars(self).items() if k != "_workspace"}
     make: Any = copyreg._reconstructor  # type: ignore[attr-defined]  # __newobj__ is for the very class
     return make, (vars(cls).get(DERIVED, cls), object, None), state
 
@@ -167,8 +212,9 @@ def _set_state(self: Any, state: State) -> None:
     except (Refused, Unwritten):
         self.__dict__.update(state)
         if replacement.in_place and type(self) is replacement.cls:
-            self.__class__ = replacement.original
+            object.__setattr__(self, "__class__", replacement.original)
         return
+    replacement.answers = replacement.answered(state)
     full |= {k: v for k, v in state.items() if k in private_names(replacement.fast) and v is not None}
     self.__dict__.update(full)
 
@@ -187,6 +233,5 @@ def _copy(self: Any) -> Any:
 
 
 def _copied(self: Any) -> State:
-    if OUTER in vars(self):
-        catch_up(self)
-    return {k: v for k, v in vars(self).items() if k != CHECK}
+    catch_up(self)
+    return dict(vars(self))

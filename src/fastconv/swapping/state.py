@@ -41,6 +41,11 @@ _EVALUATED = {
 }
 
 
+def is_made_of_layers(fast: type[Layer]) -> bool:
+    """Whether it computes by calling layers that are the program's own."""
+    return fast in _PARTS
+
+
 class Unwritten(Exception):
     """The user's constructor has not made what the layer needs."""
 
@@ -85,6 +90,9 @@ def taken_over(
             raise Refused(f"it has no {' and no '.join(missing)}")
         raise Unwritten
     _overlay(fast, state, theirs)
+    if older and isinstance(blank, ConvOuter):
+        for name in OLDER_GRADIENTS.values():  # names that the user's object does not have
+            state.pop(name, None)
     return state
 
 

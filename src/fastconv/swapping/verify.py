@@ -22,7 +22,7 @@ import numpy as np
 from .methods import Method
 from .replace import Replacement, become, keep_parts
 from .report import Entry
-from .standin import CHECK, replacement_of
+from .standin import replacement_of
 
 CALLS = 2  # forwards, each with its backward, of every object
 TOLERANCE = {8: 1e-9, 4: 1e-3}  # by the bytes of the narrower dtype
@@ -87,7 +87,7 @@ class Check:
         return self._both(layer, "backward", method, args, kwargs)
 
     def _end(self, layer: Any) -> None:
-        vars(layer).pop(CHECK, None)
+        self.replacement.checks.pop(id(layer), None)
 
     def _both(self, layer: Any, name: str, method: Method, args: Any, kwargs: Any) -> Any:
         """Run a method on both. The result is the compiled one's, or the user's where they differ."""
@@ -179,36 +179,47 @@ class Check:
         self.entry.differences[what] = max(share, self.entry.differences.get(what, 0.0))
 
 
-def _pairs(twin: Any, layer: Any) -> Iterator[tuple[str, Any, Any]]:
+def _pairs(twin: Any, layer: Any, seen: frozenset[int] = frozenset()) -> Iterator[tuple[str, Any, Any]]:
     """What backward and forward leave behind, in both, here and in the layers inside."""
+    seen |= {id(layer)}
     for name in _COMPARED:
         a = vars(twin).get(name)
         if isinstance(a, np.ndarray):
             yield name, a, getattr(layer, name)
+    for name, value, other in _inside(layer, twin, seen):
+        yield from ((f"{name}.{what}", a, b) for what, a, b in _pairs(other, value, seen))
+
+
+def _inside(layer: Any, twin: Any, seen: frozenset[int]) -> Iterator[tuple[str, Any, Any]]:
+    """The layers with gradients inside of one, with those inside of its twin."""
     for name, value in vars(layer).items():
         other = vars(twin).get(name)
-        if replacement_of(type(value)) is not None or (other is not value and hasattr(other, "dLdW")):
-            yield from ((f"{name}.{what}", a, b) for what, a, b in _pairs(other, value))
+        if (
+            id(value) not in seen and other is not value and hasattr(other, "__dict__")
+            and (replacement_of(type(value)) is not None or hasattr(other, "dLdW"))
+        ):
+            yield name, value, other
 
 
-def _own_arrays(twin: Any) -> None:
+def _own_arrays(twin: Any, seen: frozenset[int] = frozenset()) -> None:
     """Gradients and statistics of its own, for user code writes into them."""
+    seen |= {id(twin)}
     for name, value in vars(twin).items():
         if name in _COMPARED and isinstance(value, np.ndarray):
             vars(twin)[name] = value.copy()
-        elif hasattr(value, "dLdW") and hasattr(value, "__dict__"):
-            _own_arrays(value)
+        elif hasattr(value, "dLdW") and hasattr(value, "__dict__") and id(value) not in seen:
+            _own_arrays(value, seen)
 
 
-def _follow(twin: Any, layer: Any) -> None:
+def _follow(twin: Any, layer: Any, seen: frozenset[int] = frozenset()) -> None:
     """Bring a twin up to parameters and gradients that were assigned since the forward."""
+    seen |= {id(layer)}
     for name in ("W", "b", "BW", "Bb", *_COMPARED):
         value = getattr(layer, name, None) if name in vars(twin) else None
         if isinstance(value, np.ndarray):
             vars(twin)[name] = value.copy() if name in _COMPARED else value
-    for name, value in vars(layer).items():
-        if hasattr(value, "dLdW") and hasattr(vars(twin).get(name), "__dict__"):
-            _follow(vars(twin)[name], value)
+    for _, value, other in _inside(layer, twin, seen):
+        _follow(other, value, seen)
 
 
 def _copied(value: Any) -> Any:
