@@ -44,7 +44,7 @@ DEBUG, ANNOTATE, TRACE = switch("DEBUG"), switch("ANNOTATE"), switch("TRACE")
 # Files are no older because a switch is another: what was built with other ones is built again.
 SWITCHES = " ".join(name for name in ("DEBUG", "ANNOTATE", "TRACE", "NO_OPENMP") if switch(name))
 LAST_SWITCHES = Path("build/switches")
-CHANGED = SWITCHES != (LAST_SWITCHES.read_text() if LAST_SWITCHES.exists() else "")
+CHANGED = (LAST_SWITCHES.read_text() if LAST_SWITCHES.exists() else "") != SWITCHES
 # Never -ffast-math: it would flush subnormals in the whole process.
 FLAGS = ["-O3", "-g0", "-fno-trapping-math", "-fno-math-errno", "-ffp-contract=fast"]
 # Rows of images are mostly short: a loop in place costs less than a call of memcpy or memset.

@@ -135,7 +135,7 @@ class Session:
     def exchange(self, cls: type) -> None:
         for name in METHODS:
             original = vars(cls).get(name)
-            if isinstance(original, FunctionType) and not hasattr(original, "_notes_calls"):
+            if isinstance(original, FunctionType) and getattr(original, "_notes_for", None) is not self:
                 noting = self.noting(original, name == "backward")
                 setattr(cls, name, noting)
                 self.exchanged.append((cls, name, original, noting))
@@ -147,6 +147,8 @@ class Session:
 
         @functools.wraps(original)
         def method(layer: Any, *args: Any, **kwargs: Any) -> Any:
+            if not session.on:  # somebody has kept the method
+                return original(layer, *args, **kwargs)
             try:
                 log = here.log
             except AttributeError:
@@ -184,7 +186,7 @@ class Session:
                     session.tap(place, backward, layer, result if done else None)
                     log.lost += clock() - began
 
-        method._notes_calls = True  # type: ignore[attr-defined]
+        method._notes_for = self  # type: ignore[attr-defined]
         return method
 
 
