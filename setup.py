@@ -5,6 +5,7 @@ Environment variables that change the build (set to 1):
     FASTCONV_BUILD_ANNOTATE   Cython's annotated sources, as HTML beside the C files in build/cython
     FASTCONV_BUILD_TRACE      line tracing, so that profilers see inside the kernels
     FASTCONV_BUILD_NO_OPENMP  one thread
+    FASTCONV_BUILD_SANITIZE   not 1, but what to check at run time: address,undefined or thread (.ci/sanitize)
     FASTCONV_BUILD_PURE       no compiled kernels at all; the package then runs the pure set
 and, while working on the kernels,
     FASTCONV_BUILD_LEVELS     only these instruction-set levels, comma-separated (say x86-64-v3)
@@ -42,7 +43,10 @@ def switch(name):
 
 DEBUG, ANNOTATE, TRACE = switch("DEBUG"), switch("ANNOTATE"), switch("TRACE")
 # Files are no older because a switch is another: what was built with other ones is built again.
-SWITCHES = " ".join(name for name in ("DEBUG", "ANNOTATE", "TRACE", "NO_OPENMP") if switch(name))
+SWITCHES = " ".join(
+    f"{name}={os.environ[f'FASTCONV_BUILD_{name}']}"
+    for name in ("DEBUG", "ANNOTATE", "TRACE", "NO_OPENMP", "SANITIZE") if switch(name)
+)
 LAST_SWITCHES = Path("build/switches")
 CHANGED = (LAST_SWITCHES.read_text() if LAST_SWITCHES.exists() else "") != SWITCHES
 # Never -ffast-math: it would flush subnormals in the whole process.
@@ -51,6 +55,10 @@ FLAGS = ["-O3", "-g0", "-fno-trapping-math", "-fno-math-errno", "-ffp-contract=f
 FLAGS += ["-fno-tree-loop-distribute-patterns"]
 if DEBUG:
     FLAGS = ["-O0", "-g", "-UNDEBUG"]
+SANITIZE = os.environ.get("FASTCONV_BUILD_SANITIZE", "")
+if SANITIZE:
+    # Optimised a little, for the speed of the tests; the first finding ends the process.
+    FLAGS = ["-O1", "-g1", "-fno-omit-frame-pointer", f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all"]
 MACROS = [("CYTHON_TRACE_NOGIL", "1")] if TRACE else []
 if not (DEBUG or TRACE):
     # `cdef inline` must mean it: the tiles of tile.pxd are fast only with their sizes constant, and
@@ -89,6 +97,8 @@ def extension_table():
             for extension in variants:
                 extension.define_macros = [(f"FASTCONV_{real.upper()}", None), *MACROS]
                 extension.extra_compile_args = [*FLAGS, *level_flags]
+                if SANITIZE:
+                    extension.extra_link_args = [f"-fsanitize={SANITIZE}"]
             table += variants
     return table
 

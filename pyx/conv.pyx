@@ -8,7 +8,7 @@ problem alone, so results are the same bits on any number of threads.
 
 from buffers cimport Batch, Filters, batch_of, bias_of, filters_of
 from parallel cimport MACS_BETWEEN_SIGNALS, carve, round_to_line, run_items
-from simd cimport LANES, copy_run, load, real, store, store_even
+from simd cimport LANES, copy_run, load, real, store, store_even, store_some
 from small cimport Small, cut_small, side_of, small_item, small_scratch
 from taps cimport (
     Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
@@ -131,7 +131,7 @@ cdef Py_ssize_t correlate_scratch(const Problem* p) noexcept nogil:
     return (
         round_to_line(prepared_size(&p.grid) * sizeof(real))
         + 3 * round_to_line(taps * sizeof(Py_ssize_t))
-        + round_to_line(taps * (width + LANES) * sizeof(real))  # a panel, with room for lanes too many
+        + round_to_line(taps * width * sizeof(real))  # a panel
     )
 
 
@@ -252,11 +252,9 @@ cdef void panel_tiles(
     cdef const Block* block = &job.block
     cdef Span spans[WIDEST]
     cdef Py_ssize_t n = 0, row = 0, col = 0, lane, t
-    # Spans are whole vectors, or a panel needs room for lanes too many.
-    cdef Py_ssize_t pitch = width if block.cols % LANES == 0 else width + LANES
     cdef int count
     for t in range(job.tap_count):
-        panel_rows[t] = t * pitch
+        panel_rows[t] = t * width
     while n < block.images:
         count, lane = 0, 0
         while lane < width and n < block.images:
@@ -271,44 +269,47 @@ cdef void panel_tiles(
                 row, col = row + 1, 0
                 if row == block.rows:
                     n, row = n + 1, 0
-        gather_panel(job, spans, count, width, pitch, panel)
+        gather_panel(job, spans, count, width, panel)
         multiply(job, width, panel, panel_rows, spans, count)
 
 
 cdef inline void gather_panel(
-    const Job* job, const Span* spans, int count, Py_ssize_t width, Py_ssize_t pitch, real* panel,
+    const Job* job, const Span* spans, int count, Py_ssize_t width, real* panel,
 ) noexcept nogil:
     """panel[tap][lane] = image[pixel of lane + taps[tap]]; lanes beyond the last span repeat the first.
 
-    Whole vectors are copied, which may reach up to LANES - 1 lanes too far: the next span puts that
-    right, and `pitch` leaves room.
+    Whole vectors are copied, which may reach up to LANES - 1 lanes too far: the next span puts that right.
     """
     cdef Py_ssize_t lane
     cdef int i
     for i in range(count):
-        gather_span(job, spans[i].source, spans[i].length, pitch, panel + spans[i].lane)
+        gather_span(job, spans[i].source, spans[i].length, width, spans[i].lane, panel)
     lane = spans[count - 1].lane + spans[count - 1].length
     while lane < width:
-        gather_span(job, spans[0].source, 1, pitch, panel + lane)
+        gather_span(job, spans[0].source, 1, width, lane, panel)
         lane += LANES
 
 
 cdef inline void gather_span(
-    const Job* job, Py_ssize_t source, Py_ssize_t length, Py_ssize_t pitch, real* to,
+    const Job* job, Py_ssize_t source, Py_ssize_t length, Py_ssize_t width, Py_ssize_t lane, real* to,
 ) noexcept nogil:
-    cdef const real* x = job.image.data + source
+    cdef const real* x = job.image.data + source - lane
     cdef const real* pixels
     cdef const Py_ssize_t* taps = job.taps
-    cdef Py_ssize_t lane = 0, t
-    while length - lane > LANES:  # two vectors at a time, as they mostly share cache lines
+    cdef Py_ssize_t last = lane + length, t
+    while last - lane > LANES and lane + 2 * LANES <= width:  # two vectors, as they mostly share cache lines
         for t in range(job.tap_count):
             pixels = x + lane + taps[t]
-            store(to + lane + t * pitch, load(pixels))
-            store(to + lane + t * pitch + LANES, load(pixels + LANES))
+            store(to + lane + t * width, load(pixels))
+            store(to + lane + t * width + LANES, load(pixels + LANES))
         lane += 2 * LANES
-    if lane < length:
+    while lane < last and lane + LANES <= width:
         for t in range(job.tap_count):
-            store(to + lane + t * pitch, load(x + lane + taps[t]))
+            store(to + lane + t * width, load(x + lane + taps[t]))
+        lane += LANES
+    if lane < last:
+        for t in range(job.tap_count):
+            store_some(to + lane + t * width, load(x + lane + taps[t]), width - lane)
 
 
 cdef void multiply(

@@ -5,6 +5,7 @@ windows that the mean is over numbers, and takes the same two orders.
 """
 
 from libc.stdint cimport uint8_t
+from libc.string cimport memset
 
 from buffers cimport Batch, batch_of, start_of
 from simd cimport (
@@ -20,13 +21,15 @@ def max_pool_gradient(dz, places, dx, tuple kernel, tuple stride, int threads):
     """dx = dz added at each window's argmax: the gradient of `max_pool`.
 
     dz (in) and places (in) have the shape of its out, dx (out) of its x. Every place must lie in
-    the window (functional/pool.py sees to that).
+    the window: functional/pool.py sees to that. One that another thread has changed since then does
+    no worse than a wrong number.
     """
     cdef Window g
     cdef Batch pooled = batch_of(dz), image = batch_of(dx)
     cdef Py_ssize_t i
     set_window(&g, &image, &pooled, start_of(places), kernel, stride)
     g.strip, g.strips = (g.W - 1) // g.sw + 1, 1
+    memset(g.offsets, 0, sizeof(g.offsets))  # of what no place should be
     for i in range(min(<Py_ssize_t> 256, g.kh * g.kw)):
         g.offsets[i] = i // g.kw * g.W + i % g.kw
     run(&g, scatter_rows, 1, &pooled, &image, 0, threads)
@@ -131,7 +134,7 @@ cdef void scatter_rows(
             at = p * g.Q + q
             tap = (<Py_ssize_t*> places)[at] if g.wide else (<uint8_t*> places)[at]
             u = tap // g.kw
-            if first <= p * g.sh + u < last:
+            if tap >= 0 and first <= p * g.sh + u < last:
                 dx[(p * g.sh + u) * g.W + q * g.sw + tap - u * g.kw] += dz[at]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import fastconv as fc
 import fastconv.functional as F
-from layers import CASES, ELEMENTWISE, LOSSES, MODELS
+from layers import CASES, ELEMENTWISE, FUNCTIONS, LOSSES, MODELS
 from support import differences, snapshot
 
 SHAPED = [c for c in CASES + MODELS if c.name not in ELEMENTWISE and c.name != "Flatten"]
@@ -230,3 +230,36 @@ def test_init_functions_that_return_another_shape():
             make(3, 4, 3, None, lambda size: np.ones(size + 1))
         with pytest.raises(TypeError, match="weight_init_fn"):
             make(3, 4, 3, lambda *shape: None)
+
+
+# Functions of numbers each by itself.
+FREE = {"sigmoid", "tanh", "relu", "gelu", "swish"}
+
+
+@pytest.mark.parametrize("function", [f for f in FUNCTIONS if f.name not in FREE], ids=str)
+def test_functions_refuse_dimensions_that_are_not_theirs(function, backend, rng):
+    proper = function.inputs(rng)
+    for name, a in proper.items():
+        for shape in (a.shape[1:], (1, *a.shape)):
+            if name in ("b", "BW", "Bb") and shape in (a.shape[1:], a.shape[:1]) and len(shape) == 1:
+                continue  # a vector is a form of these
+            with pytest.raises(ValueError, match="shape") as caught:
+                function.call(**{**proper, name: np.ones(shape)})
+            assert str(shape) in str(caught.value), caught.value
+
+
+@pytest.mark.parametrize("function", [f for f in FUNCTIONS if len(f.shapes) > 1], ids=str)
+def test_functions_refuse_sizes_that_do_not_fit_each_other(function, backend, rng):
+    """All but height and width of an image and a kernel, and the batch, may differ in no way."""
+    proper = function.inputs(rng)
+    for name, a in proper.items():
+        matching = range(a.ndim) if name not in ("A", "W", "Z") or a.ndim == 2 else (1,)
+        for axis in matching:
+            if function.name == "linear_forward" and (name, axis) == ("A", 0):
+                continue  # the batch
+            shape = tuple(n + (i == axis) for i, n in enumerate(a.shape))
+            with pytest.raises(ValueError, match=r"shape|channels") as caught:
+                function.call(**{**proper, name: np.ones(shape)})
+            message = str(caught.value)
+            assert re.search(rf"\b{shape[axis]}\b", message), message
+            assert re.search(rf"\b({'|'.join(proper)})\b", message), message

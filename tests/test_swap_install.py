@@ -3,6 +3,7 @@
 import builtins
 import gc
 import importlib
+import pickle
 import sys
 import threading
 import types
@@ -154,6 +155,12 @@ def test_objects_made_meanwhile_go_on_working(mytorch, rng):
     assert np.array_equal(layer.forward(A), Z)
     assert layer.backward(Z).shape == A.shape
     assert not isinstance(mytorch["Conv2d"].Conv2d(3, 4, 3, 1), fastconv.Layer)
+    for installed in (False, True):  # a pickle is of whatever the name means
+        if installed:
+            fastconv.install()
+        again = pickle.loads(pickle.dumps(layer))
+        assert type(again) is mytorch["Conv2d"].Conv2d
+        np.testing.assert_allclose(again.forward(A), Z, atol=1e-12)
 
 
 def test_a_second_install_starts_anew(mytorch):

@@ -104,3 +104,13 @@ def test_the_pure_set_trains_the_same(plain, tmp_path):
     assert losses(done) == pytest.approx(plain[0], abs=1e-10)
     assert "NumPy kernels" in done.stderr
     assert "swapped: 2\n" in done.stderr
+
+
+def test_the_notebook(tmp_path):
+    script = lay_out("flat", tmp_path / "project").with_name("notebook.py")
+    lines = run(script).stdout.splitlines()
+    assert "swapped: 15" in lines
+    assert "left alone: 4" in lines
+    assert lines[-1].endswith("right, by Conv2d.Conv2d")
+    losses = [float(line.split()[1].rstrip(",")) for line in lines if line.startswith("loss ")]
+    assert losses[1] < 0.5 < losses[0]

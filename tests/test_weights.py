@@ -169,8 +169,7 @@ HOSTILE = {
         lambda: npy_bytes(np.ones((2, 2)), replace=[(HEADER, CODE.ljust(len(HEADER)))]),
         "damaged"),
     "a deep header": (lambda: b"\x93NUMPY\x01\x00" + struct.pack("<H", 9000) + b"[" * 9000, "damaged"),
-    "a header of gigabytes": (
-        lambda: b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**31) + b" " * 99, "version"),
+    "a header of gigabytes": (lambda: b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**31), "version"),
     "no version": (lambda: b"\x93NUMPY\x09\x00" + struct.pack("<H", 9), "damaged"),
 }
 

@@ -26,8 +26,12 @@ _LARGE = 1 << 30  # bytes from which a request is held against the machine's mem
 
 
 def array(name: str, value: Any, ndim: int | None = None) -> Array:
-    """`value` as an ndarray of real numbers with `ndim` dimensions; nothing is copied but lists."""
-    a = value if type(value) is np.ndarray else _to_ndarray(name, value)
+    """`value` as an ndarray of real numbers with `ndim` dimensions; nothing is copied but lists.
+
+    It is a view that nobody else has: what is checked of it stays so, whoever assigns to the shape of
+    the caller's array meanwhile (the `__array__` of the next argument, another thread).
+    """
+    a = (value if type(value) is np.ndarray else _to_ndarray(name, value)).view()
     if a.dtype is not FLOAT64 and a.dtype is not FLOAT32:
         _check_dtype(name, a.dtype)
     if ndim is not None and a.ndim != ndim:
@@ -162,9 +166,10 @@ def empty(what: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 def integer(name: str, value: Any, least: int) -> int:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an integer, not {value!r:.40}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value}")
-    return int(value)
+    exact = int(value)  # a subclass may compare as it likes
+    if exact < least:
+        raise ValueError(f"{name} must be at least {least}, not {exact}")
+    return exact
 
 
 def pair(name: str, value: Any, least: int) -> Pair:
@@ -180,18 +185,24 @@ def pair(name: str, value: Any, least: int) -> Pair:
 
 
 def number(name: str, value: Any, low: float = -np.inf, high: float = np.inf) -> float:
+    if type(value) is np.ndarray and value.ndim == 0:
+        value = value[()]
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a number, not {value!r:.40}")
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be from {low} to {high}, not {value}")
-    return float(value)
+    try:
+        exact = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be from {low} to {high}, not an integer beyond float64") from None
+    if not low <= exact <= high:
+        raise ValueError(f"{name} must be from {low} to {high}, not {exact}")
+    return exact
 
 
 def parameter_dtype(dtype: Any) -> np.dtype[Any]:
     """The dtype of a layer's parameters: float32 or float64."""
     try:
         wanted = np.dtype(dtype)
-    except TypeError:
+    except Exception:  # whatever an object raises whose attributes NumPy reads
         wanted = None
     if wanted is None or wanted not in (FLOAT32, FLOAT64):
         raise TypeError(f"dtype must be 'float32' or 'float64', not {dtype!r:.40}")

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from . import _check as check
 from . import _kernels
 from ._choice import Choice
 from ._kernels import KernelSet
@@ -164,12 +165,11 @@ def set_num_threads(count: int) -> None:
         `count` is not an integer from 1 to 1024.
     """
     global _threads
-    if isinstance(count, bool) or not isinstance(count, (int, np.integer)):
-        raise TypeError(f"count must be a positive integer, not {count!r}")
-    if not 1 <= count <= MOST_THREADS:
-        raise ValueError(f"count must be from 1 to {MOST_THREADS}, not {count}")
+    count = check.integer("count", count, 1)
+    if count > MOST_THREADS:
+        raise ValueError(f"count must be at most {MOST_THREADS}, not {count}")
     if not _forked and "compiled" in _BACKENDS and _kernels.cpu().has_openmp():
-        _threads = int(count)
+        _threads = count
 
 
 def get_num_threads() -> int:

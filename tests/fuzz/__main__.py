@@ -7,14 +7,15 @@ import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 
-from .differential import failures
+from .differential import failures, run_compiled
 from .problems import Problem, numbered, parse
 
 
-def _judge(problem: Problem) -> list[str]:
+def _judge(judge: Callable[[Problem], list[str]], problem: Problem) -> list[str]:
     try:
-        return failures(problem)
+        return judge(problem)
     except Exception:  # whatever it is, the problem must be told
         return traceback.format_exc().splitlines()
 
@@ -25,6 +26,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="index of the first case (default 0)")
     parser.add_argument("--problem", help="one problem, as printed")
+    parser.add_argument("--only-run", action="store_true", help="the compiled kernels, and compare nothing")
     parser.add_argument("--most-failures", type=int, default=20, help="then stop (default 20)")
     arguments = parser.parse_args()
     if arguments.problem:
@@ -35,7 +37,7 @@ def main() -> int:
     started, counts, failed = time.perf_counter(), Counter[str](), 0
     for problem in problems:
         counts[problem.operation] += 1
-        lines = _judge(problem)
+        lines = _judge(run_compiled if arguments.only_run else failures, problem)
         if lines:
             failed += 1
             print(problem, *(f"    {line}" for line in lines), sep="\n", flush=True)

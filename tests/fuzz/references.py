@@ -176,7 +176,8 @@ def _transforms(kernel: Any, stride: Any, pad: Any, up: Any) -> Any:
         return None
     taps = tuple(
         # Inputs that the taps of all phases of an output meet.
-        sum(i * u in range(-p, k - 1 + u - p) for i in range(-abs(p), abs(p) + k + u)) if u > 1 else -(-k // s)
+        sum(i * u in range(-p, k - 1 + u - p) for i in range(-abs(p), abs(p) + k + u))
+        if u > 1 else -(-k // s)
         for k, s, p, u in zip(kernel, stride, pad, up)
     )
     return (_WINOGRAD[taps], stride[0] * stride[1]) if taps in _WINOGRAD else None

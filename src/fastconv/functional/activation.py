@@ -79,7 +79,7 @@ def gelu_backward(dLdA: Any, Z: Any) -> Array:
 def swish(Z: Any, beta: float = 1.0) -> Array:
     """Z * sigmoid(beta Z) (Ramachandran et al., 2017)."""
     z, A = _prepare("Z", Z)
-    kernels(z.dtype).swish(z, float(beta), A, threads_for(_EXPONENTIAL * z.size))
+    kernels(z.dtype).swish(z, check.number("beta", beta), A, threads_for(_EXPONENTIAL * z.size))
     return A
 
 
@@ -87,7 +87,7 @@ def swish_backward(dLdA: Any, Z: Any, beta: float = 1.0) -> tuple[Array, np.floa
     """dLdA * dA/dZ, and the gradient with respect to beta: the sum of dLdA * dA/dbeta."""
     z, dz, dLdZ = _prepare_backward(dLdA, "Z", Z)
     threads = threads_for(_EXPONENTIAL * z.size)
-    dLdbeta = kernels(z.dtype).swish_gradient(dz, z, float(beta), dLdZ, threads)
+    dLdbeta = kernels(z.dtype).swish_gradient(dz, z, check.number("beta", beta), dLdZ, threads)
     return dLdZ, np.float64(dLdbeta)
 
 

@@ -15,8 +15,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import numpy as np
-
 from .. import _check as check
 from .._check import Array, Pair
 from ..algorithm import winograd_runs
@@ -146,7 +144,7 @@ def _backward(
     dtype = check.real_dtype(dz, a, w)
     dLdA = check.empty("dLdA", a.shape, dtype)
     dLdW = check.empty("dLdW", w.shape, dtype)
-    dLdb = np.empty(w.shape[0], dtype)
+    dLdb = check.empty("dLdb", w.shape[:1], dtype)
     dz, x = check.ready(dz, dtype, "dLdZ"), check.ready(a, dtype, "A")
     filters, dx, dw = check.ready(w, dtype, "W"), dLdA, dLdW
     if a.ndim == 3:

@@ -27,9 +27,7 @@ def linear_forward(A: Any, W: Any, b: Any) -> Array:
         An argument is no array of real numbers, or shapes do not fit.
     """
     a, w = _prepare(A, W)
-    bias = check.array("b", b)
-    if bias.shape not in ((w.shape[0], 1), (w.shape[0],)):
-        raise ValueError(f"b has shape {bias.shape}, but W has {w.shape[0]} output features: {w.shape}")
+    bias = _bias(b, w)
     dtype = check.real_dtype(a, w)
     check.fits("the result", (a.shape[0], w.shape[0]), dtype.itemsize)
     # Contiguous operands take one path through BLAS, whatever came: equal numbers give equal bits.
@@ -44,7 +42,7 @@ def linear_backward(dLdZ: Any, A: Any, W: Any, b: Any) -> tuple[Array, Array, Ar
     Raises as `linear_forward`.
     """
     a, w = _prepare(A, W)
-    dz, bias = check.array("dLdZ", dLdZ, 2), check.array("b", b)
+    dz, bias = check.array("dLdZ", dLdZ, 2), _bias(b, w)
     check.same_shape("dLdZ", dz, (a.shape[0], w.shape[0]), "Z")
     dtype = check.real_dtype(dz, a, w)
     input_dtype, weight_dtype, bias_dtype = (check.gradient_dtype(x, dtype) for x in (a, w, bias))
@@ -65,3 +63,10 @@ def _prepare(A: Any, W: Any) -> tuple[Array, Array]:
             f"A has {a.shape[1]} features, but W takes {w.shape[1]}: shapes {a.shape} and {w.shape}"
         )
     return a, w
+
+
+def _bias(b: Any, w: Array) -> Array:
+    bias = check.array("b", b)
+    if bias.shape not in ((w.shape[0], 1), (w.shape[0],)):
+        raise ValueError(f"b has shape {bias.shape}, but W has {w.shape[0]} output features: {w.shape}")
+    return bias

@@ -44,11 +44,12 @@ def batchnorm2d_forward(Z: Any, BW: Any, Bb: Any, eps: float = 1e-8) -> tuple[Ar
         An argument is no array of real numbers, or shapes do not fit.
     """
     z, scale, shift, dtype = _prepare(Z, BW, Bb)
+    eps = check.number("eps", eps, 0)
     BZ = check.empty("the result", z.shape, dtype)
     workspace = BatchNormWorkspace(np.zeros(z.shape[1]), np.zeros(z.shape[1]))
     if z.size:
         kernels(dtype).batch_norm(
-            check.ready(z, dtype, "Z"), scale, shift, float(eps), *workspace, BZ, threads_for(3 * z.size)
+            check.ready(z, dtype, "Z"), scale, shift, eps, *workspace, BZ, threads_for(3 * z.size)
         )
     return BZ, workspace
 
@@ -56,12 +57,13 @@ def batchnorm2d_forward(Z: Any, BW: Any, Bb: Any, eps: float = 1e-8) -> tuple[Ar
 def batchnorm2d_eval(Z: Any, BW: Any, Bb: Any, M: Any, V: Any, eps: float = 1e-8) -> Array:
     """`batchnorm2d_forward` with given statistics: M and V, array_like (1, C, 1, 1) or (C,)."""
     z, scale, shift, dtype = _prepare(Z, BW, Bb)
+    eps = check.number("eps", eps, 0)
     mean = check.ready(check.vector("M", M, z.shape[1], "Z"), FLOAT64)
     var = check.ready(check.vector("V", V, z.shape[1], "Z"), FLOAT64)
     BZ = check.empty("the result", z.shape, dtype)
     if z.size:
         kernels(dtype).batch_norm_eval(
-            check.ready(z, dtype, "Z"), scale, shift, float(eps), mean, var, BZ, threads_for(z.size)
+            check.ready(z, dtype, "Z"), scale, shift, eps, mean, var, BZ, threads_for(z.size)
         )
     return BZ
 
@@ -85,14 +87,16 @@ def batchnorm2d_backward(
     dz = check.array("dLdBZ", dLdBZ, 4)
     z, scale, _, dtype = _prepare(Z, BW, BW)
     check.same_shape("dLdBZ", dz, z.shape, "Z")
-    mean = check.ready(check.vector("workspace.mean", workspace[0], z.shape[1], "Z"), FLOAT64)
-    var = check.ready(check.vector("workspace.var", workspace[1], z.shape[1], "Z"), FLOAT64)
+    eps = check.number("eps", eps, 0)
+    M, V = _statistics(workspace)
+    mean = check.ready(check.vector("workspace.mean", M, z.shape[1], "Z"), FLOAT64)
+    var = check.ready(check.vector("workspace.var", V, z.shape[1], "Z"), FLOAT64)
     dtype = check.real_dtype(dz, np.empty(0, dtype))
     dLdZ = check.empty("dLdZ", z.shape, dtype)
     dscale, dshift = np.zeros(z.shape[1]), np.zeros(z.shape[1])
     if z.size:
         kernels(dtype).batch_norm_gradient(
-            check.ready(z, dtype, "Z"), check.ready(dz, dtype, "dLdBZ"), scale, float(eps), mean, var,
+            check.ready(z, dtype, "Z"), check.ready(dz, dtype, "dLdBZ"), scale, eps, mean, var,
             dLdZ, dscale, dshift, threads_for(3 * z.size),
         )
     parameter = check.gradient_dtype(check.array("BW", BW), dtype)
@@ -132,6 +136,13 @@ def scale_channels(A: Any, factors: Any, dtype: Any = None) -> Array:
     if a.size:
         kernels(real).scale_planes(check.ready(a, real, "A"), check.ready(by, real), out, threads_for(a.size))
     return out
+
+
+def _statistics(workspace: Any) -> tuple[Any, Any]:
+    if not isinstance(workspace, tuple) or len(workspace) != 2:
+        kind = type(workspace).__name__
+        raise TypeError(f"workspace must be the BatchNormWorkspace of the forward, not {kind}")
+    return workspace[0], workspace[1]
 
 
 def _prepare(Z: Any, BW: Any, Bb: Any) -> tuple[Array, Array, Array, np.dtype[Any]]:

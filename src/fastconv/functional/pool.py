@@ -72,7 +72,7 @@ def max_pool2d_forward(
         window is larger than the image.
     """
     a, k, s, Z = _prepare(A, kernel, stride)
-    places = np.empty(Z.shape, np.uint8 if k[0] * k[1] <= 256 else np.intp)
+    places = check.empty("the places", Z.shape, _dtype_of_places(k))
     kernels(Z.dtype).max_pool(a, Z, places, k, s, threads_for(_STEPS * a.size))
     return Z, PoolWorkspace(a.shape, Z.dtype, k, s, places)
 
@@ -91,19 +91,19 @@ def max_pool2d_backward(dLdZ: Any, workspace: PoolWorkspace) -> Array:
         dLdZ is no such array or not of the shape of Z; the workspace is not one of
         `max_pool2d_forward`.
     """
-    dz, dx = _prepare_backward(dLdZ, workspace)
+    dz, dx, workspace = _prepare_backward(dLdZ, workspace)
     places = workspace.places
     window = workspace.kernel[0] * workspace.kernel[1]
     if (
         type(places) is not np.ndarray
         or places.shape != dz.shape
-        or places.dtype != (np.uint8 if window <= 256 else np.intp)
+        or places.dtype != _dtype_of_places(workspace.kernel)
         or (places.size and places.max() >= window)
         or (window > 256 and places.size and places.min() < 0)
     ):
         raise ValueError("workspace.places is not what max_pool2d_forward made")
     kernels(dx.dtype).max_pool_gradient(
-        dz, np.ascontiguousarray(places), dx, workspace.kernel, workspace.stride,
+        dz, check.ready(places, places.dtype), dx, workspace.kernel, workspace.stride,
         threads_for(_STEPS * dx.size),
     )
     return dx.astype(workspace.dtype, copy=False)
@@ -120,12 +120,16 @@ def mean_pool2d_forward(
 
 def mean_pool2d_backward(dLdZ: Any, workspace: PoolWorkspace) -> Array:
     """Spread dLdZ / (kh * kw) over each window. Results and errors as of `max_pool2d_backward`."""
-    dz, dx = _prepare_backward(dLdZ, workspace)
+    dz, dx, workspace = _prepare_backward(dLdZ, workspace)
     kernels(dx.dtype).mean_pool_gradient(
         dz, dx, workspace.kernel, workspace.stride,
         threads_for(_STEPS * dx.size),
     )
     return dx.astype(workspace.dtype, copy=False)
+
+
+def _dtype_of_places(kernel: Pair) -> np.dtype[Any]:
+    return np.dtype(np.uint8 if kernel[0] * kernel[1] <= 256 else np.intp)
 
 
 def _out_shape(shape: tuple[int, ...], kernel: Pair, stride: Pair) -> tuple[int, ...]:
@@ -146,28 +150,34 @@ def _prepare(A: Any, kernel: int | Pair, stride: int | Pair) -> tuple[Array, Pai
     return check.ready(a, dtype, "A"), k, s, Z
 
 
-def _prepare_backward(dLdZ: Any, workspace: PoolWorkspace) -> tuple[Array, Array]:
+def _prepare_backward(dLdZ: Any, workspace: PoolWorkspace) -> tuple[Array, Array, PoolWorkspace]:
     dz = check.array("dLdZ", dLdZ, 4)
-    _check_workspace(workspace)
+    workspace = _checked(workspace)
     check.same_shape("dLdZ", dz, workspace.out_shape, "Z")
     dtype = check.real_dtype(dz)
     dx = check.empty("dLdA", workspace.shape, dtype)
-    return check.ready(dz, dtype, "dLdZ"), dx
+    return check.ready(dz, dtype, "dLdZ"), dx, workspace
 
 
-def _check_workspace(workspace: PoolWorkspace) -> None:
+def _checked(workspace: PoolWorkspace) -> PoolWorkspace:
     """The kernels write where a workspace says, so one that does not fit itself must not reach them."""
-    if not isinstance(workspace, PoolWorkspace):
+    if type(workspace) is not PoolWorkspace:  # what another class gives may be another thing each time
         raise TypeError(f"workspace must be the PoolWorkspace of the forward, not {type(workspace).__name__}")
-    shape, kernel, stride = workspace.shape, workspace.kernel, workspace.stride
-    sizes = [("shape", shape, 4, (0, 1, 1, 1)), ("kernel", kernel, 2, (1, 1)), ("stride", stride, 2, (1, 1))]
-    for name, values, length, least in sizes:
-        if not isinstance(values, tuple) or len(values) != length:
-            raise ValueError(f"workspace.{name} must be {length} integers, not {values!r:.40}")
-        for value, lowest in zip(values, least):
-            if type(value) is not int or value < lowest:
-                check.integer(f"workspace.{name}", value, lowest)
+    shape = _integers("shape", workspace.shape, (0, 1, 1, 1))
+    kernel = _integers("kernel", workspace.kernel, (1, 1))
+    stride = _integers("stride", workspace.stride, (1, 1))
     if kernel[0] > shape[2] or kernel[1] > shape[3] or stride[0] > shape[2] or stride[1] > shape[3]:
         raise ValueError(f"workspace does not fit itself: shape {shape}, kernel {kernel}, stride {stride}")
-    if workspace.dtype is not FLOAT32 and workspace.dtype is not FLOAT64:
-        check.parameter_dtype(workspace.dtype)
+    dtype = workspace.dtype
+    if dtype is not FLOAT32 and dtype is not FLOAT64:
+        dtype = check.parameter_dtype(dtype)
+    return PoolWorkspace(shape, dtype, (kernel[0], kernel[1]), (stride[0], stride[1]), workspace.places)
+
+
+def _integers(name: str, values: Any, least: tuple[int, ...]) -> tuple[int, ...]:
+    if type(values) is not tuple or len(values) != len(least):
+        raise ValueError(f"workspace.{name} must be {len(least)} integers, not {values!r:.40}")
+    for value, lowest in zip(values, least):
+        if type(value) is not int or value < lowest:
+            return tuple(check.integer(f"workspace.{name}", n, low) for n, low in zip(values, least))
+    return values

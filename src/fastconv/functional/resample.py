@@ -30,7 +30,7 @@ def upsample(A: Any, factor: int, axes: int) -> Array:
         A is no array of real numbers with axes + 2 dimensions, or one but the batch is empty; the
         factor is no positive integer.
     """
-    a, k = _prepare(A, factor, axes)
+    a, k = _prepare(A, factor, _axes(axes))
     return _insert_zeros(a, k, tuple(k * (n - 1) + 1 for n in a.shape[2:]))
 
 
@@ -39,12 +39,14 @@ def downsample(A: Any, factor: int, axes: int) -> Array:
 
     Arguments, dtype and errors as of `upsample`.
     """
+    axes = _axes(axes)
     a, k = _prepare(A, factor, axes)
     return a[_every(k, axes)].astype(check.real_dtype(a), order="C")
 
 
 def downsample_backward(dLdZ: Any, factor: int, shape: tuple[int, ...]) -> Array:
     """The gradient of `downsample` for an input of that shape, in the dtype of dLdZ."""
+    shape = _input_shape(shape)
     dz, k = _prepare(dLdZ, factor, len(shape) - 2, "dLdZ")
     check.same_shape("dLdZ", dz, (*shape[:2], *((n - 1) // k + 1 for n in shape[2:])), "Z")
     return _insert_zeros(dz, k, shape[2:])
@@ -52,6 +54,7 @@ def downsample_backward(dLdZ: Any, factor: int, shape: tuple[int, ...]) -> Array
 
 def upsample_backward(dLdZ: Any, factor: int, shape: tuple[int, ...]) -> Array:
     """The gradient of `upsample` for an input of that shape, in the dtype of dLdZ."""
+    shape = _input_shape(shape)
     dz, k = _prepare(dLdZ, factor, len(shape) - 2, "dLdZ")
     check.same_shape("dLdZ", dz, (*shape[:2], *(k * (n - 1) + 1 for n in shape[2:])), "Z")
     return dz[_every(k, len(shape) - 2)].astype(check.real_dtype(dz), order="C")
@@ -61,6 +64,19 @@ def _prepare(A: Any, factor: int, axes: int, name: str = "A") -> tuple[Array, in
     a = check.array(name, A, axes + 2)
     check.not_empty(name, a)
     return a, check.integer("factor", factor, 1)
+
+
+def _axes(axes: int) -> int:
+    if check.integer("axes", axes, 1) > 2:
+        raise ValueError(f"axes must be 1 or 2, not {axes}")
+    return int(axes)
+
+
+def _input_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """That of an input of one or two axes besides batch and channels."""
+    if not isinstance(shape, (tuple, list)) or len(shape) not in (3, 4):
+        raise ValueError(f"shape must be 3 or 4 integers, not {shape!r:.40}")
+    return tuple(check.integer("shape", n, 0) for n in shape)
 
 
 def _every(k: int, axes: int) -> tuple[slice, ...]:

@@ -70,7 +70,8 @@ class BatchNorm2d(Layer):
     def _moved(self, name: str, average: Any, new: Array) -> Array:
         if type(average) is not np.ndarray or average.shape != new.shape or average.dtype is not new.dtype:
             average = check.vector(name, average, new.size, "Z").reshape(new.shape)
-        moved: Array = self.alpha * average + (1 - self.alpha) * new
+        alpha = check.number("alpha", self.alpha, 0, 1)
+        moved: Array = alpha * average + (1 - alpha) * new
         return moved
 
     def backward(self, dLdBZ: Any) -> Array:

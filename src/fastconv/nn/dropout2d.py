@@ -39,9 +39,10 @@ class Dropout2d(Layer):
         check.not_empty("x", a)
         if eval:
             return a if type(x) is not np.ndarray else x
+        p = check.number("p", self.p, 0, 1)
         dtype = check.real_dtype(a)
         check.fits("x", a.shape, dtype.itemsize)
-        mask = np.random.binomial(1, 1 - self.p, size=(*a.shape[:2], 1, 1))
+        mask = np.random.binomial(1, 1 - p, size=(*a.shape[:2], 1, 1))
         out = self._scaled(a, mask, dtype)
         self.mask, self._shape, self._dtype = mask, a.shape, dtype
         return out
@@ -55,4 +56,5 @@ class Dropout2d(Layer):
 
     def _scaled(self, a: Array, mask: Array, dtype: np.dtype[Any]) -> Array:
         # With p = 1 nothing is kept, so there is nothing to scale.
-        return F.scale_channels(a, mask / max(1 - self.p, float(np.finfo(dtype).tiny)), dtype)
+        kept = max(1 - check.number("p", self.p, 0, 1), float(np.finfo(dtype).tiny))
+        return F.scale_channels(a, check.array("mask", mask) / kept, dtype)

@@ -52,6 +52,10 @@ class ClassStatements:
             builtins.__build_class__ = self.before
 
 
+_NOTHING = {dis.opmap[name] for name in ("CACHE", "EXTENDED_ARG", "NOP") if name in dis.opmap}
+_BINDING = {dis.opmap[name] for name in ("STORE_NAME", "STORE_GLOBAL")}
+
+
 def _statement(frame: types.FrameType) -> types.FrameType:
     """The frame of the class statement: under the hook of a recording that has been put over this one."""
     while str(frame.f_globals.get("__name__")).startswith("fastconv.") and frame.f_back is not None:
@@ -61,7 +65,6 @@ def _statement(frame: types.FrameType) -> types.FrameType:
 
 def _bound_next(frame: types.FrameType) -> bool:
     """Whether the new class is bound to its name as it is: no decorator gets it first."""
-    for instruction in dis.get_instructions(frame.f_code):
-        if instruction.offset > frame.f_lasti and instruction.opname not in ("CACHE", "EXTENDED_ARG", "NOP"):
-            return instruction.opname in ("STORE_NAME", "STORE_GLOBAL")
-    return False
+    code = frame.f_code.co_code
+    following = (code[at] for at in range(frame.f_lasti + 2, len(code), 2))
+    return next((op for op in following if op not in _NOTHING), None) in _BINDING

@@ -102,6 +102,7 @@ class _Swapping:
             self.report.kept.append(entry)
             return
         entry.by = f"fastconv.{replacement.fast.__name__}"
+        entry.calls = 0 if self.verifying else None
         for remark in (replacement.recognised.remark, lost):
             if remark:
                 entry.note(remark)

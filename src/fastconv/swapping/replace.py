@@ -42,7 +42,6 @@ class Replacement:
     ----------
     original, fast, cls : the user's class, ours, and the one in its place
     methods : forward and backward of `cls`
-    bound : whether the user's name is bound to the class in its place, so that pickle finds it there
     objects : how many have been made compiled
     retired : the reason why the user's own class is used again, or None
     """
@@ -55,7 +54,6 @@ class Replacement:
         self.recognised = recognised
         self.original, self.fast = recognised.original, recognised.fast
         self.check, self.refused = check, refused
-        self.bound = False
         self.objects = 0
         self.methods: dict[str, Callable[..., Any]] = {}
         self.retired: str | None = None

@@ -24,7 +24,7 @@ class Entry:
     reason : why it was left alone, or what is to be said of the swap
     differences : of a verification, by what was compared: the largest difference, as a fraction of
         what it may be at most
-    calls : verified
+    calls : that were verified, or None without verification
     """
 
     name: str
@@ -32,7 +32,7 @@ class Entry:
     where: str
     by: str = ""
     reason: str = ""
-    calls: int = 0
+    calls: int | None = None
     differences: dict[str, float] = field(default_factory=dict)
 
     def note(self, text: str) -> None:
@@ -48,10 +48,12 @@ class Entry:
 
     @property
     def remark(self) -> str:
-        if not self.calls or not self.by:
+        if self.calls is None or not self.by:
             return self.reason
-        share = max(self.differences.values(), default=0.0)
-        verified = f"verified in {self.calls} calls, largest difference {share:.1g} of what is allowed"
+        verified = "not called, so not verified"
+        if self.calls:
+            share = max(self.differences.values(), default=0.0)
+            verified = f"verified in {self.calls} calls, largest difference {share:.1g} of what is allowed"
         return f"{verified}; {self.reason}" if self.reason else verified
 
 

@@ -84,9 +84,9 @@ class Session:
             recognised, refused=self._left_an_object,
             check=self._check if self.options.verify else None,
         )
-        made.bound = True
         self.replacements[cls], self.entries[cls] = made, entry
         entry.by = f"fastconv.{made.fast.__name__}"
+        entry.calls = 0 if self.options.verify else None
         if recognised.remark:
             entry.note(recognised.remark)
         self.report.swapped.append(entry)
@@ -122,7 +122,6 @@ class Session:
         print(f"fastconv: {different(replacement, mismatch)}", file=sys.stderr, flush=True)
 
     def _unbind(self, replacement: Replacement) -> None:
-        replacement.bound = False
         replacement.retired = replacement.retired or "uninstalled"
         rebind({replacement.cls: replacement.original}, list(sys.modules.values()))
         replacement.rebase()

@@ -10,8 +10,10 @@ has (methods, base classes, ``isinstance``) is still there.
 
 from __future__ import annotations
 
+import builtins
 import copy
 import copyreg
+import sys
 import types
 from collections.abc import Callable
 from functools import wraps
@@ -142,10 +144,18 @@ def _reduce(self: Any, protocol: Any) -> Any:
     assert replacement is not None
     if OUTER in vars(self):
         catch_up(self)
+    if cls is replacement.cls:
+        cls = _named_now(replacement)
     state = {k: getattr(self, k, v) for k, v in vars(self).items() if k not in ("_workspace", CHECK)}
-    if cls is replacement.cls and not replacement.bound:
-        cls = replacement.original
-    return copyreg.__newobj__, (vars(cls).get(DERIVED, cls),), state  # type: ignore[attr-defined]
+    make: Any = copyreg._reconstructor  # type: ignore[attr-defined]  # __newobj__ is for the very class
+    return make, (vars(cls).get(DERIVED, cls), object, None), state
+
+
+def _named_now(replacement: Replacement) -> type:
+    """The class that the user's name means: where pickle looks for it."""
+    named = vars(sys.modules.get(replacement.module, builtins)).get(replacement.name)
+    found = replacement_of(named) if isinstance(named, type) else None
+    return replacement.original if found is None or found.original is not replacement.original else found.cls
 
 
 def _set_state(self: Any, state: State) -> None:

@@ -34,9 +34,9 @@ class UserCode:
         top = module.partition(".")[0]
         if top in self.included:
             return True
-        if file is None or not os.path.isabs(file):
-            return module == "__main__" and (file is None or not file.startswith("<frozen"))
-        return top not in ("fastconv", "torch") and _is_users(file, top)
+        if file is None or file.startswith("<"):
+            return module == "__main__" and file != "<frozen runpy>"
+        return top not in ("fastconv", "torch") and _is_users(os.path.abspath(file), top)
 
 
 @lru_cache(maxsize=4096)

@@ -118,7 +118,7 @@ class Check:
                 error = Mismatch(f"{name} of the compiled layer: {error}")
             self._give_up(layer, error)
             return _as_called_with(args, theirs, wanted)
-        self.entry.calls += 1
+        self.entry.calls = (self.entry.calls or 0) + 1
         return found
 
     def _errors_too(
