@@ -43,10 +43,7 @@ def switch(name):
 
 DEBUG, ANNOTATE, TRACE = switch("DEBUG"), switch("ANNOTATE"), switch("TRACE")
 # Files are no older because a switch is another: what was built with other ones is built again.
-SWITCHES = " ".join(
-    f"{name}={os.environ[f'FASTCONV_BUILD_{name}']}"
-    for name in ("DEBUG", "ANNOTATE", "TRACE", "NO_OPENMP", "SANITIZE") if switch(name)
-)
+SWITCHES = " ".join(name for name in ("DEBUG", "ANNOTATE", "TRACE", "NO_OPENMP") if switch(name))
 LAST_SWITCHES = Path("build/switches")
 CHANGED = (LAST_SWITCHES.read_text() if LAST_SWITCHES.exists() else "") != SWITCHES
 # Never -ffast-math: it would flush subnormals in the whole process.
