@@ -61,6 +61,28 @@ def test_a_terminal_gets_colours_and_a_file_does_not(found):
     assert re.sub(r"\x1b\[[\d;]*m", "", coloured.getvalue()).split()[:20] == plain.getvalue().split()[:20]
 
 
+def test_a_narrow_terminal(found, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = Terminal()
+    show(found.report, narrow)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", narrow.getvalue()).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not any("\u2026" in line for line in lines), "nothing but names is cut short"
+
+
+def test_of_two_backends_the_table_says_which(rng):
+    layer, x = fc.ReLU(), np.ones(3)
+    with fc.record() as prof:
+        layer.forward(x)
+        with fc.use_backend("pure"):
+            layer.forward(x)
+    assert {"fwd compiled", "fwd pure"} <= set(re.findall(r"fwd \w+", prof.table()))
+
+
 @pytest.mark.parametrize(
     ("sort", "key"),
     [
