@@ -221,6 +221,13 @@ def test_operations_are_those_of_the_formula(layer, shape, operations, backward,
     assert forward.intensity == pytest.approx(forward.operations / forward.bytes)
 
 
+def test_what_hands_its_input_on_does_no_work(rng):
+    model = fc.Dropout2d(0.5)
+    with fc.record(model) as prof:
+        model.forward(rng.standard_normal((2, 3, 4, 4)), eval=True)
+    assert (prof.rows[0].operations, prof.rows[0].bytes, prof.rows[0].bound) == (0, 0, None)
+
+
 def test_inserted_zeros_are_no_operations(rng):
     model = fc.ConvTranspose2d(3, 4, 3, 2)
     kind = kind_of(model)

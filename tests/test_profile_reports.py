@@ -141,6 +141,17 @@ def test_sentences_name_the_limit():
         assert words in prof.report.sentences[0]
 
 
+def test_times_that_vary_are_told():
+    with fc.record() as prof:
+        for _ in range(4):
+            fc.ReLU().forward(np.ones(9))
+    time = prof.rows[0].time
+    time.samples, time.low, time.median, time.high = 4, 1e-3, 1.1e-3, 1.2e-3
+    assert "vary" not in " ".join(prof.report.sentences)
+    time.high = 2e-3
+    assert "a quarter of them below 1.00 ms and a quarter above 2.00 ms" in prof.report.sentences[1]
+
+
 def test_json_is_what_is_documented(found, tmp_path):
     found.to_json(str(tmp_path / "f.json"))
     content = json.loads((tmp_path / "f.json").read_text())

@@ -49,8 +49,8 @@ class Call(NamedTuple):
     dtype : numpy.dtype or None
         Of the result.
     backend : str
-    done : bool
-        False if it raised.
+    done, same : bool
+        It did not raise; it returned its first argument itself.
     """
 
     place: Place
@@ -65,6 +65,7 @@ class Call(NamedTuple):
     dtype: Any
     backend: str
     done: bool
+    same: bool
 
 
 class Log:
@@ -180,6 +181,7 @@ class Session:
                     place, backward, start, end, took, frame[2], around,
                     getattr(args[0], "shape", None) if args else None,
                     getattr(result, "shape", None), getattr(result, "dtype", None), backend(), done,
+                    bool(args) and result is args[0],
                 ))  # fmt: skip
                 if session.tap is not None:
                     began = clock()
