@@ -1,6 +1,8 @@
 """`fastconv.profile`: figures, and that the model does not notice."""
 
 import copy
+import io
+import sys
 import time
 
 import numpy as np
@@ -125,7 +127,17 @@ def test_forward_alone_runs_in_evaluation_where_it_can(rng):
     assert profile(fc.ReLU(), rng.standard_normal(5), train=False).rows[0].speedup is not None
 
 
-def test_what_differs_is_found(rng, monkeypatch):
+@pytest.mark.parametrize(("terminal", "wanted"), [(True, True), (True, False), (False, True)])
+def test_progress_is_shown_on_a_terminal(terminal, wanted, rng, monkeypatch):
+    pytest.importorskip("rich")
+    stderr = io.StringIO()
+    stderr.isatty = lambda: terminal
+    monkeypatch.setattr(sys, "stderr", stderr)
+    profile(fc.Conv2d(3, 4, 3, 1), rng.standard_normal((2, 3, 8, 8)), budget=0.5, progress=wanted)
+    assert ("0:00:00" in stderr.getvalue()) == (terminal and wanted)
+
+
+def test_what_differs_is_found(rng):
     class Wrong(fc.Conv2d):
         def forward(self, A):
             return super().forward(A) + (0.5 if fc.get_backend() == "pure" else 0.0)
@@ -207,6 +219,13 @@ def test_operations_are_those_of_the_formula(layer, shape, operations, backward,
     assert forward.gflops == pytest.approx(operations / forward.time.median / 1e9)
     assert forward.gbs == pytest.approx(forward.bytes / 2 / forward.time.median / 1e9)
     assert forward.intensity == pytest.approx(forward.operations / forward.bytes)
+
+
+def test_what_hands_its_input_on_does_no_work(rng):
+    model = fc.Dropout2d(0.5)
+    with fc.record(model) as prof:
+        model.forward(rng.standard_normal((2, 3, 4, 4)), eval=True)
+    assert (prof.rows[0].operations, prof.rows[0].bytes, prof.rows[0].bound) == (0, 0, None)
 
 
 def test_inserted_zeros_are_no_operations(rng):

@@ -61,6 +61,28 @@ def test_a_terminal_gets_colours_and_a_file_does_not(found):
     assert re.sub(r"\x1b\[[\d;]*m", "", coloured.getvalue()).split()[:20] == plain.getvalue().split()[:20]
 
 
+def test_a_narrow_terminal(found, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = Terminal()
+    show(found.report, narrow)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", narrow.getvalue()).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not any("\u2026" in line for line in lines), "nothing but names is cut short"
+
+
+def test_of_two_backends_the_table_says_which(rng):
+    layer, x = fc.ReLU(), np.ones(3)
+    with fc.record() as prof:
+        layer.forward(x)
+        with fc.use_backend("pure"):
+            layer.forward(x)
+    assert {"fwd compiled", "fwd pure"} <= set(re.findall(r"fwd \w+", prof.table()))
+
+
 @pytest.mark.parametrize(
     ("sort", "key"),
     [
@@ -117,6 +139,17 @@ def test_sentences_name_the_limit():
     ):
         row.limit, row.bound = limit, bound
         assert words in prof.report.sentences[0]
+
+
+def test_times_that_vary_are_told():
+    with fc.record() as prof:
+        for _ in range(4):
+            fc.ReLU().forward(np.ones(9))
+    time = prof.rows[0].time
+    time.samples, time.low, time.median, time.high = 4, 1e-3, 1.1e-3, 1.2e-3
+    assert "vary" not in " ".join(prof.report.sentences)
+    time.high = 2e-3
+    assert "a quarter of them below 1.00 ms and a quarter above 2.00 ms" in prof.report.sentences[1]
 
 
 def test_json_is_what_is_documented(found, tmp_path):

@@ -185,8 +185,36 @@ def test_classes_made_meanwhile_are_recorded_and_put_back():
         Later().forward(np.ones(3))
         made().forward(np.ones(3))
     assert {row.layer: row.time.calls for row in prof.rows} == {"Later": 1, "Dynamic": 1}
-    assert not hasattr(vars(Later)["forward"], "_notes_calls")
-    assert not hasattr(vars(made)["forward"], "_notes_calls")
+    assert not hasattr(vars(Later)["forward"], "_notes_for")
+    assert not hasattr(vars(made)["forward"], "_notes_for")
+
+
+def test_methods_that_somebody_kept_go_on_and_note_nothing():
+    layer = fc.ReLU()
+    with fc.record() as first:
+        kept = layer.forward
+
+        class Copied(fc.ReLU):
+            backward = fc.ReLU.backward
+    assert kept(np.ones(2)).tolist() == [1, 1]
+    assert first.rows == []
+    with fc.record() as second:
+        copied = Copied()
+        copied.backward(copied.forward(np.ones(2)))
+    assert [row.time.calls for row in second.rows] == [1, 1]
+
+
+def test_objects_that_cannot_be_looked_at_do_not_stop_the_program():
+    class Evil:
+        @property
+        def __dict__(self):
+            raise OSError
+
+    evil, layer = [Evil()], fc.ReLU()
+    with fc.record() as prof:
+        layer.forward(np.ones(2))
+    assert evil
+    assert len(prof.rows) == 1
 
 
 def test_nested_recordings_have_what_is_theirs():
@@ -224,7 +252,7 @@ def test_threads_keep_their_calls_apart():
 
 def test_recordings_that_overlap_in_threads():
     other_on, go = threading.Event(), threading.Event()
-    found = []
+    found, before_all = [], vars(fc.ReLU.__mro__[1])["forward"]
 
     def other():
         with fc.record() as prof:
@@ -243,7 +271,7 @@ def test_recordings_that_overlap_in_threads():
     thread.join()
     assert before == {"Tanh"}
     assert {row.layer for row in found[0].rows} == {"Tanh", "ReLU"}
-    assert not hasattr(vars(fc.ReLU).get("forward"), "_notes_calls")
+    assert vars(fc.ReLU.__mro__[1])["forward"] is before_all
 
 
 def test_errors_pass_and_are_noted():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +21,8 @@ from .backend import get_num_threads, use_backend
 from .config import config
 from .extras import need
 from .models import CNN, ResNet
-from .models.mlp import Sequential
-from .nn import ConvBlock, CrossEntropyLoss, Layer, ReLU, ResBlock
+from .nn import CrossEntropyLoss, Layer, ReLU
+from .profiling import record
 
 BATCH = 64
 TEST_IMAGES = 360
@@ -120,12 +121,8 @@ class Run:
     training: Any
     losses: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-    # Of each layer's calls of a method, in the order of the first calls.
-    layer_seconds: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-
-    def layer_time(self, path: str) -> float:
-        """Seconds of one forward and backward of a layer: medians, so that a stalled step counts little."""
-        return sum(float(np.median(seconds)) for seconds in self.layer_seconds[path].values())
+    # Of each layer that calls no other, a forward and a backward: medians, as a step may have stalled.
+    layer_seconds: dict[str, float] = field(default_factory=dict)
 
 
 def run(dtype: str, epochs: int, pure_steps: int, seed: int) -> int:
@@ -188,18 +185,30 @@ def _train(
     """The first `steps` steps of a training of so many epochs; equal seeds give equal runs."""
     np.random.seed(seed)
     outcome = Run(kind(dtype, digits.steps(epochs)))
-    if timed:
-        _time_layers(outcome.training.model, outcome.layer_seconds)
+    recording = record(outcome.training.model)
     label = f"{outcome.training.name}, {backend}{', layer by layer' if timed else ''}"
     task = progress.add_task(label, total=steps, loss="")
-    with use_backend(backend):
+    with use_backend(backend), recording if timed else nullcontext():
         batches = digits.batches(epochs, np.random.default_rng(seed))
         for _, (images, labels) in zip(range(steps), batches):
             start = time.perf_counter()
             outcome.losses.append(outcome.training.step(images, labels))
             outcome.seconds.append(time.perf_counter() - start)
             progress.update(task, advance=1, loss=f"loss {outcome.losses[-1]:.4f}")
+    if timed:
+        outcome.layer_seconds = _layer_seconds(recording)
     return outcome
+
+
+def _layer_seconds(recording: record) -> dict[str, float]:
+    outer = {row.parent for row in recording.rows}
+    seconds: dict[str, float] = {}
+    for i, row in enumerate(recording.rows):
+        path = row.path[len(row.path.partition(".")[0]) :]  # without the model's name
+        if path and i not in outer:
+            name = f"{path.replace('.layers[', '[').lstrip('.')} {row.layer}"
+            seconds[name] = seconds.get(name, 0.0) + row.time.median
+    return seconds
 
 
 def _progress(console: Any) -> Any:
@@ -215,45 +224,10 @@ def _layer_table(compiled: Run, pure: Run) -> Any:
     table.add_column("layer, forward + backward")
     for column in ("compiled, ms", "pure, ms", "speed-up"):
         table.add_column(column, justify="right")
-    for path in compiled.layer_seconds:
-        fast, slow = compiled.layer_time(path), pure.layer_time(path)
+    for path, fast in compiled.layer_seconds.items():
+        slow = pure.layer_seconds[path]
         table.add_row(path, f"{fast * 1e3:.3f}", f"{slow * 1e3:.3f}", f"{slow / fast:.1f}x")
     return table
-
-
-def _time_layers(model: Layer, seconds: dict[str, dict[str, list[float]]]) -> None:
-    """Make every layer that computes note its times, under its path in the model."""
-    for path, layer in _leaves(model, ""):
-        for method in ("forward", "backward"):
-            setattr(layer, method, _timed(getattr(layer, method), path, seconds))
-
-
-def _timed(
-    method: Callable[..., Any], path: str, seconds: dict[str, dict[str, list[float]]]
-) -> Callable[..., Any]:
-    def timed(*args: Any, **kwargs: Any) -> Any:
-        start = time.perf_counter()
-        result = method(*args, **kwargs)
-        took = time.perf_counter() - start
-        seconds.setdefault(path, {}).setdefault(method.__name__, []).append(took)
-        return result
-
-    return timed
-
-
-def _leaves(layer: Layer, path: str) -> Iterator[tuple[str, Layer]]:
-    """Layers with the path to them, going into those that only compose others."""
-    if not isinstance(layer, (CNN, Sequential, ConvBlock, ResBlock)):
-        yield f"{path.lstrip('.')} {type(layer).__name__}", layer
-        return
-    seen: set[int] = set()
-    for name, value in vars(layer).items():
-        for i, item in enumerate(value) if isinstance(value, list) else ((None, value),):
-            if isinstance(item, Layer) and id(item) not in seen and name not in ("criterion", "activations"):
-                seen.add(id(item))
-                index = "" if i is None else f"[{i}]"
-                place = index if name == "layers" else f".{name}{index}"
-                yield from _leaves(item, path + place)
 
 
 def _parameters(layer: Layer) -> Iterator[tuple[Layer, str]]:

@@ -48,7 +48,7 @@ class _OutOfTime(Exception):
 
 def profile(
     model: Any, x: Any, dLdZ: Any = None, *, train: bool = True, budget: float = 20.0,
-    progress: bool | None = None, title: str | None = None,
+    progress: bool = True, title: str | None = None,
 ) -> Comparison:
     """Run a model on both sets of kernels, in turn, and compare each layer's times and results.
 
@@ -69,8 +69,8 @@ def profile(
     budget : float
         Seconds for all of it. The pure run, which comes after one compiled run, stops between two
         layers when they are over; layers that it did not reach have no pure time then.
-    progress : bool, optional
-        A bar on stderr; by default where that is a terminal and rich is installed.
+    progress : bool
+        A bar on stderr, where that is a terminal and rich is installed.
     title : str, optional
 
     Returns
@@ -274,18 +274,15 @@ def _seconds(run: Sequence[Call]) -> float:
 
 
 @contextmanager
-def _bar(budget: float, wanted: bool | None) -> Iterator[Callable[[str], None]]:
+def _bar(budget: float, wanted: bool) -> Iterator[Callable[[str], None]]:
     """A bar on stderr that fills with time; gives the function that moves it.
 
     It is drawn between runs only: a thread that draws would take its time from them.
     """
-    rich = None
     try:
-        if wanted or (wanted is None and sys.stderr.isatty()):
-            rich = need("rich.progress", "profile")
+        rich = need("rich.progress", "profile") if wanted and sys.stderr.isatty() else None
     except MissingExtra:
-        if wanted:
-            raise
+        rich = None
     if rich is None:
         yield lambda text: None
         return

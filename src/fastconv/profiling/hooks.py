@@ -49,8 +49,8 @@ class Call(NamedTuple):
     dtype : numpy.dtype or None
         Of the result.
     backend : str
-    done : bool
-        False if it raised.
+    done, same : bool
+        It did not raise; it returned its first argument itself.
     """
 
     place: Place
@@ -65,6 +65,7 @@ class Call(NamedTuple):
     dtype: Any
     backend: str
     done: bool
+    same: bool
 
 
 class Log:
@@ -135,7 +136,7 @@ class Session:
     def exchange(self, cls: type) -> None:
         for name in METHODS:
             original = vars(cls).get(name)
-            if isinstance(original, FunctionType) and not hasattr(original, "_notes_calls"):
+            if isinstance(original, FunctionType) and getattr(original, "_notes_for", None) is not self:
                 noting = self.noting(original, name == "backward")
                 setattr(cls, name, noting)
                 self.exchanged.append((cls, name, original, noting))
@@ -147,6 +148,8 @@ class Session:
 
         @functools.wraps(original)
         def method(layer: Any, *args: Any, **kwargs: Any) -> Any:
+            if not session.on:  # somebody has kept the method
+                return original(layer, *args, **kwargs)
             try:
                 log = here.log
             except AttributeError:
@@ -178,13 +181,14 @@ class Session:
                     place, backward, start, end, took, frame[2], around,
                     getattr(args[0], "shape", None) if args else None,
                     getattr(result, "shape", None), getattr(result, "dtype", None), backend(), done,
+                    bool(args) and result is args[0],
                 ))  # fmt: skip
                 if session.tap is not None:
                     began = clock()
                     session.tap(place, backward, layer, result if done else None)
                     log.lost += clock() - began
 
-        method._notes_calls = True  # type: ignore[attr-defined]
+        method._notes_for = self  # type: ignore[attr-defined]
         return method
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterator
 from types import FrameType
@@ -51,12 +52,19 @@ class Places:
         self.by_path: dict[tuple[str, str], tuple[Place, Any]] = {}
         self.held: tuple[Any, dict[int, tuple[Any, str]]] = (None, {})
         self.roots: list[Any] = []
+        self.lock = threading.Lock()
 
     def meet(self, layer: Any, stack: list[list[Any]], caller: FrameType) -> Place:
         """The place of a layer that is called for the first time."""
-        path, cls = self._path(layer, stack, caller), type(layer).__name__
-        reference = _reference(layer)
-        number = 1
+        with self.lock:
+            try:
+                path = self._path(layer, stack, caller)
+            except Exception:  # objects of the program that cannot be looked at must not stop it
+                path = type(layer).__name__
+            return self._place(path, layer)
+
+    def _place(self, path: str, layer: Any) -> Place:
+        cls, reference, number = type(layer).__name__, _reference(layer), 1
         while True:
             name = path if number == 1 else f"{path}#{number}"
             known = self.by_path.get((name, cls))

@@ -11,8 +11,8 @@ from ..bench.report import time_text
 from .report import Report
 from .rows import Row
 
-_MOST_BARS = 24
-_BLUE, _RED, _GREEN = COLOURS[:3]
+_MOST_BARS, _NAMED = 24, 6
+_BLUE, _RED, _GREEN, _, _PURPLE = COLOURS[:5]
 _MARKS = {"forward": "o", "backward": "^"}
 
 
@@ -39,23 +39,23 @@ def plot(report: Report, path: str) -> None:
 def _bars(ax: Any, report: Report, rows: list[Row]) -> None:
     compared = report.kind == "comparison"
     for i, row in enumerate(rows):
-        own = 1e3 * (row.time.median if compared else row.time.own)
+        own = 1e3 * row.time.own
         ax.barh(i - 0.2 * compared, own, height=0.4 if compared else 0.8, color=_BLUE, label="compiled")
         ends = [own]
         if row.pure is not None:
-            ends.append(1e3 * row.pure.median)
+            ends.append(1e3 * row.pure.own)
             ax.barh(i + 0.2, ends[1], height=0.4, color=_RED, label="pure", hatch="//", edgecolor="white")
         note = " and ".join(time_text(end / 1e3) for end in ends)
-        note += f", {row.speedup:.1f}x" if row.speedup is not None else f", {row.share:.0%}"
+        note += f", {ends[1] / own:.1f}x" if row.pure is not None else f", {row.share:.0%}"
         ax.annotate(note, (max(ends), i), (4, 0), textcoords="offset points", va="center", fontsize=7)
-    names = [f"{row.path} {row.pass_}" for row in rows]
+    names = [f"{report.short(row.path)} {row.pass_}" for row in rows]
     texts = [name if len(name) < 60 else f"...{name[-57:]}" for name in names]
     ax.set_yticks(range(len(rows)), texts, fontsize=7)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.margins(x=0.2)
     if rows:
         ax.set_xscale("log")
-    ax.set_xlabel(f"ms, logarithmic ({'a step' if compared else 'in the layer itself, all calls'})")
+    ax.set_xlabel(f"ms in the layer itself, {'a step' if compared else 'all calls'}; logarithmic")
     if compared:
         ax.legend(*_once(ax), fontsize=8, loc="lower right")
     for side in ("top", "right"):
@@ -79,12 +79,16 @@ def _roofline(ax: Any, report: Report) -> None:
         ax.annotate(f"{level['level']} {level['gbs']:.0f} GB/s", (x[2], level["gbs"] * x[2]), fontsize=7)
     ax.annotate(f"peak {peak:.0f} GFLOP/s", (x[-1], peak), ha="right", va="bottom", fontsize=7)
     for row in rows:
-        colour = _GREEN if row.bound == "memory" else _BLUE
+        colour = _PURPLE if row.bound == "memory" else _GREEN
         size = 3 + 18 * row.share**0.5
         ax.plot(row.intensity, row.gflops, _MARKS[row.pass_], color=colour, markersize=size)
-    for row in sorted(rows, key=lambda row: -row.share)[:5]:
-        ax.annotate(f"{row.path} {row.pass_}", (row.intensity, row.gflops), fontsize=6)
+    lines = []
+    for i, row in enumerate(sorted(rows, key=lambda row: -row.share)[:_NAMED], 1):
+        beside = 6 + 6 * (i % 2), -3  # of points close together not on each other
+        ax.annotate(str(i), (row.intensity, row.gflops), beside, textcoords="offset points", fontsize=8)
+        lines.append(f"{i}  {report.short(row.path)} {row.pass_}: {row.limit:.0%} of its limit, {row.bound}")
+    ax.text(0.99, 0.03, "\n".join(lines), transform=ax.transAxes, ha="right", va="bottom", fontsize=7)
     ax.set_xscale("log")
     ax.set_yscale("log")
-    ax.set_xlabel("operations a byte (blue: bound by arithmetic, green: by memory; triangles: backward)")
+    ax.set_xlabel("operations a byte (green: bound by arithmetic, purple: by memory; triangles: backward)")
     ax.set_ylabel("GFLOP/s")

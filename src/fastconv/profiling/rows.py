@@ -219,6 +219,8 @@ def _count(row: Row, calls: Sequence[Call], machine: Machine, threads: int, time
 def _work(call: Call) -> Work | None:
     if call.place.kind is None or not call.done:
         return None
+    if call.same:  # dropout in evaluation, say
+        return Work(0, 0, None)
     dtype = call.dtype
     if str(dtype) not in ("float32", "float64"):
         return None

@@ -7,11 +7,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ..bench.report import WIDTH, console, time_text
+from ..bench.report import console, time_text
 from ..extras import need
 from .report import Report
 from .rows import Row
 
+_LEAST_NAME = 12
 _RECORDED = ("pass", "calls", "own", "share", "total", "rate", "limit", "bound by")
 _COMPARED = ("pass", "compiled", "+-", "pure", "faster", "share", "limit", "differ")
 
@@ -32,7 +33,7 @@ def show(report: Report, stream: Any, sort: str = "time", most: int | None = Non
     if report.rows:
         rows = report.sorted_rows(sort, most)
         out.print()
-        out.print(_table(report, rows, tree=sort == "order"))
+        out.print(_table(report, rows, tree=sort == "order", width=out.width))
         if len(rows) < len(report.rows):
             out.print(f"... and {len(report.rows) - len(rows)} more rows", style="dim")
         out.print(_footnote(report), style="dim")
@@ -52,24 +53,29 @@ def _circumstances(report: Report) -> str:
     return ", ".join(parts)
 
 
-def _table(report: Report, rows: Sequence[Row], tree: bool) -> Any:
+def _table(report: Report, rows: Sequence[Row], tree: bool, width: int) -> Any:
     compared = report.kind == "comparison"
     heads = _COMPARED if compared else _RECORDED
     texts_of = _compared if compared else _recorded
-    cells = [("fwd" if row.pass_ == "forward" else "bwd", *texts_of(row)) for row in rows]
+    mixed = len({row.backend for row in report.rows}) > 1
+    cells = [(_pass(row, mixed), *texts_of(row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *cells)]
-    room = WIDTH - sum(widths) - len(widths)  # and a space between two columns
+    room = max(_LEAST_NAME, width - sum(widths) - len(widths))  # and a space between two columns
     table = need("rich.table", "profile").Table(
         box=need("rich.box", "profile").SIMPLE_HEAD, padding=0, show_edge=False
     )
     table.add_column("layer", no_wrap=True, width=room)
-    for head, width in zip(heads, widths):
+    for head, column in zip(heads, widths):
         left = head in ("pass", "bound by")
-        table.add_column(head, justify="left" if left else "right", no_wrap=True, width=width)
+        table.add_column(head, justify="left" if left else "right", no_wrap=True, width=column)
     for row, texts in zip(rows, cells):
         name = _name(row, report.short(row.path), tree, room)
         table.add_row(need("rich.text", "profile").Text(name), *texts)
     return table
+
+
+def _pass(row: Row, mixed: bool) -> str:
+    return ("fwd" if row.pass_ == "forward" else "bwd") + (f" {row.backend}" if mixed else "")
 
 
 def _name(row: Row, path: str, tree: bool, width: int) -> str:

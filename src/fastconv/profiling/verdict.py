@@ -12,6 +12,8 @@ from .rows import Row
 _FAR = 0.25
 # And in a call as short as this, what a call costs whatever its size.
 _SHORT = 30e-6
+# From this distance of the quartiles on, over the median, times are not to be trusted.
+_UNSTEADY = 0.3
 
 
 def sentences(report: Report) -> list[str]:
@@ -26,6 +28,7 @@ def sentences(report: Report) -> list[str]:
         f"{name if name == layer else f'{name} ({layer})'} takes {_share(first):.0%} of the time: {passes}. "
         f"{_capital(bound_text(first[0]))}."
     ]
+    found += _unsteady(first[0])
     if others:
         then = [f"{report.short(p)} ({rows[0].layer}) with {_share(rows):.0%}" for p, rows in others[:3]]
         alike = [rows for _, rows in layers if rows[0].layer == layer]
@@ -45,6 +48,16 @@ def by_layer(report: Report) -> list[tuple[str, list[Row]]]:
 
 def _share(rows: list[Row]) -> float:
     return sum(row.share for row in rows)
+
+
+def _unsteady(row: Row) -> list[str]:
+    low, high = row.time.low, row.time.high
+    if row.time.samples < 3 or high - low < _UNSTEADY * row.time.median:
+        return []
+    return [
+        f"Its times vary, a quarter of them below {time_text(low)} and a quarter above {time_text(high)}: "
+        "with other programs at work on this machine, figures are rough."
+    ]
 
 
 def _capital(text: str) -> str:
