@@ -9,7 +9,8 @@ from libc.stdlib cimport free
 from buffers cimport Batch, Filters, batch_of, bias_of, filters_of
 from parallel cimport allocate, carve, on_line, round_to_line, run_items
 from simd cimport (
-    LANES, add, copy_run, high, horizontal_sum, load, low, prefetch, real, splat, store, subtract, transpose, vec,
+    LANES, add, copy_run, high, horizontal_sum, load, low, prefetch, real, splat, store, subtract,
+    transpose, vec,
 )
 from taps cimport ceil_div
 from tile cimport MAX_ROWS, rows_for, tile_for
@@ -33,7 +34,7 @@ cdef enum:
     FEW_TILES = 64
     FEW_BYTES = 5 << 19  # of their transformed inputs
     FEW_CHANNELS = 128  # input channels whose transformed weights an item holds: 600 KB with AVX-512
-    # Channels: rows of W from filters at distances of a power of two share cache sets. (512: 1.5 times as fast.)
+    # Channels. Filters at distances of a power of two share cache sets. (512 channels: 1.5 times as fast.)
     AHEAD = 16
 
 

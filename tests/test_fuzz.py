@@ -4,6 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fuzz import boundary
 from fuzz.differential import failures
 from fuzz.operations import OPERATIONS
 from fuzz.problems import draw, numbered, parse
@@ -32,6 +33,12 @@ def test_the_line_of_a_problem_repeats_it():
     assert {problem.operation for problem in drawn} == set(OPERATIONS)
     for problem in drawn:
         assert parse(str(problem)) == problem
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.binary(max_size=64))
+def test_arbitrary_arguments_are_answered_or_refused(data):
+    boundary.call(data)
 
 
 # Lines that found something, kept.

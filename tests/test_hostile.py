@@ -333,7 +333,7 @@ def test_a_signal_handler_may_use_the_layers_itself():
     def handler(*_):
         small = np.ones((1, 3, 9, 9))
         calls.append(F.max_pool2d_forward(small, 3)[0].sum() + F.conv2d_forward(A[:1], W).sum())
-        signal.setitimer(signal.ITIMER_REAL, 0.005)  # not before: it would interrupt itself on a busy machine
+        signal.setitimer(signal.ITIMER_REAL, 0.01)  # the next when this one has done
     signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.002)
     for _ in range(20):
