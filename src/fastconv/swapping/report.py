@@ -96,9 +96,9 @@ class SwapReport:
 
     def __str__(self) -> str:
         lines = [f"swapped: {len(self.swapped)}"]
-        if self.swapped and all(e.calls is None for e in self.swapped):
-            lines[0] += ", by their names (to compare their first calls with your own: verify)"
         lines += _table((e.name, e.place, f"by {e.by}", e.remark) for e in self.swapped)
+        if self.swapped and all(e.calls is None for e in self.swapped):
+            lines.append("  They go by their names; verify compares their first calls with those of your own.")
         if not self.kept:
             return "\n".join(lines)
         lines.append(f"left alone: {len(self.kept)}")
