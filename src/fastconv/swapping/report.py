@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .catalogue import LAYERS
+
 
 @dataclass(eq=False)
 class Entry:
@@ -97,7 +99,8 @@ class SwapReport:
     def __str__(self) -> str:
         lines = [f"swapped: {len(self.swapped)}"]
         lines += _table((e.name, e.place, f"by {e.by}", e.remark) for e in self.swapped)
-        if self.swapped and all(e.calls is None for e in self.swapped):
+        layers = [e for e in self.swapped if e.name in LAYERS]  # blocks and models are not verified
+        if layers and all(e.calls is None for e in layers):
             lines.append("  They go by their names; verify compares their first calls with those of your own.")
         if not self.kept:
             return "\n".join(lines)
