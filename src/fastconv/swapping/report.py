@@ -101,7 +101,7 @@ class SwapReport:
         lines += _table((e.name, e.place, f"by {e.by}", e.remark) for e in self.swapped)
         layers = [e for e in self.swapped if e.name in LAYERS]  # blocks and models are not verified
         if layers and all(e.calls is None for e in layers):
-            lines.append("  They go by their names; verify compares their first calls with those of your own.")
+            lines.append("  They go by their names: verify compares their first calls with those of yours.")
         if not self.kept:
             return "\n".join(lines)
         lines.append(f"left alone: {len(self.kept)}")
