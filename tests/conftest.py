@@ -1,9 +1,14 @@
 """What all tests share: the backends, a seed, and warnings as errors (pyproject.toml)."""
 
+import signal
+
 import numpy as np
 import pytest
 
 import fastconv
+
+# A shell's background jobs ignore Ctrl-C, and so would the processes that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=["compiled", "pure"])
