@@ -70,6 +70,8 @@ _TILE_OUTPUTS = {1: 1, 2: 4, 3: 4, 5: 2}
 # 0.75 to 1.05 of the time were measured, and 0.4 to 0.8 at twice as many channels.
 # - A multiply-add of a direct convolution with upsampling, phase by phase:
 _UPSAMPLED = 1.8
+# - one for many small images, which conv.pyx does with images as lanes; tiles are few in each:
+_SMALL, _SMALL_IMAGES, _SMALL_PIXELS = 0.72, 16, 144
 # - one of transformed tiles; with phases their weights are many more:
 _PRODUCT, _PHASE_PRODUCT = 1.3, 1.5
 # - the transforms of a number of input and of output: forward, and for the gradient with respect to the
@@ -104,6 +106,8 @@ def winograd_runs(
         return True
     rows, cols = _TILE_OUTPUTS[high], _TILE_OUTPUTS[wide]
     direct = O * C * KH * KW * rows * cols * (1 if up == _ONE else _UPSAMPLED)
+    if out_shape[0] >= _SMALL_IMAGES and out_shape[2] * out_shape[3] <= _SMALL_PIXELS:
+        direct *= _SMALL
     product, transforms = _PRODUCT, _TRANSFORMS[weights]
     if not stride == up == _ONE:
         product = _PHASE_PRODUCT

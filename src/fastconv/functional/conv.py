@@ -173,8 +173,7 @@ def _correlate(
 
 
 def _threads(out: Array, w: Array, up: Pair) -> int:
-    # Four multiply-adds take as long as another operation: with a million two threads were 1.2 to 1.7
-    # times as fast as one, with half a million no faster, and at weight gradients slower.
+    # Four multiply-adds take as long as another operation.
     return threads_for(out.size * w[0].size // (4 * up[0] * up[1]))
 
 
