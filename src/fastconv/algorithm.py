@@ -37,7 +37,7 @@ def set_conv_algorithm(name: str) -> None:
         those that a stride or upsampling of s cuts into phases of so many taps (3 or 4 taps by 2:
         two; 5: three); all others run directly, and so do gradients with respect to weights with a
         stride or of kernels of 2. "auto", the default, uses it where it is faster: on compiled
-        kernels, from about 18 (3x3) to 96 (1-D, 5) channels.
+        kernels, from about 15 (3x3) to 110 (1-D, 5) channels.
         Without a call it is what FASTCONV_CONV says.
 
     Raises
