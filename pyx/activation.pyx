@@ -12,7 +12,7 @@ from buffers cimport bytes_of, start_of
 from elementary cimport (
     NORMAL_TAIL, at_least, below, differ, exp_negative, normal_below, sigmoid_and_slope, sigmoid_of,
 )
-from parallel cimport allocate, run_items
+from parallel cimport allocate, on_line, run_items
 from simd cimport (
     LANES, above, add, choose, copy_run, first_lanes, horizontal_maximum, horizontal_sum, larger, load,
     load_some, misaligned, multiply_add, real, splat, store, store_some, subtract, vec, where,
@@ -51,6 +51,7 @@ cdef double run(int op, x, y, out, double factor, Py_ssize_t columns, int thread
     cdef Operands o
     cdef Py_ssize_t block, blocks, items
     cdef double total = 0, one = 0
+    cdef char* memory = NULL
     cdef double* sums = &one
     o.x = <const real*> start_of(x)
     o.y = o.x if y is None else <const real*> start_of(y)
@@ -60,7 +61,8 @@ cdef double run(int op, x, y, out, double factor, Py_ssize_t columns, int thread
     o.block = max(<Py_ssize_t> 1, BLOCK // columns) * columns
     blocks = (o.size + o.block - 1) // o.block
     if blocks > 1:
-        sums = <double*> allocate(1, blocks * sizeof(double))
+        memory = allocate(1, blocks * sizeof(double))
+        sums = <double*> on_line(memory)
     o.sums, o.blocks = sums, blocks
     items = (blocks + BLOCKS_AN_ITEM - 1) // BLOCKS_AN_ITEM
     try:
@@ -68,8 +70,7 @@ cdef double run(int op, x, y, out, double factor, Py_ssize_t columns, int thread
         for block in range(blocks):
             total += sums[block]
     finally:
-        if blocks > 1:
-            free(sums)
+        free(memory)
     return total
 
 

@@ -143,6 +143,7 @@ cdef int correlate_item(const void* problem, Py_ssize_t item, char* scratch) noe
     cdef Py_ssize_t* taps = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
     cdef Py_ssize_t* weights = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
     cdef Py_ssize_t* panel_rows = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
+    cdef real* panel
     cdef Job job
     cdef Chunk chunk
     cdef Py_ssize_t index, width
@@ -152,6 +153,7 @@ cdef int correlate_item(const void* problem, Py_ssize_t item, char* scratch) noe
     job.VN = vectors_for(even_rows(job.o_last - job.o_first, 6))
     job.taps, job.weights = taps, weights
     width = job.VN * LANES
+    panel = <real*> carve(&scratch, most_taps * width * sizeof(real))
     job.block = block_at(grid, item // p.row_parts)
     if grid.chunks == 0:
         fill_block(&job)
@@ -172,7 +174,7 @@ cdef int correlate_item(const void* problem, Py_ssize_t item, char* scratch) noe
         if goes_direct(&job, width):
             direct_tiles(&job, width)
         else:
-            panel_tiles(&job, width, panel_rows, <real*> scratch)
+            panel_tiles(&job, width, panel_rows, panel)
     return 0
 
 

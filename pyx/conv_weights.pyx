@@ -88,7 +88,7 @@ cdef int weights_phase(Problem* p, int threads) except -1:
     )
     try:
         if p.slabs > 1:
-            copies = allocate(p.slabs - 1, p.dw_size * sizeof(real))
+            copies = allocate(1, (p.slabs - 1) * p.dw_size * sizeof(real))
             p.copies = <real*> on_line(copies)
             memset(p.copies, 0, (p.slabs - 1) * p.dw_size * sizeof(real))
         for p.round in range(p.rounds):
@@ -142,7 +142,7 @@ cdef int weights_item(const void* problem, Py_ssize_t item, char* scratch) noexc
     cdef Py_ssize_t* weights = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
     # sums[tap][o]; the tile writes up to MAX_ROWS rows beyond the last tap.
     cdef real* sums = <real*> carve(&scratch, (most_taps + MAX_ROWS) * padded * sizeof(real))
-    cdef real* panels = <real*> scratch
+    cdef real* panels = <real*> carve(&scratch, (most_pixels + LANES) * width * sizeof(real))
 
     cdef Block block
     cdef Image image

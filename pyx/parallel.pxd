@@ -11,30 +11,42 @@ from libc.stdlib cimport free, malloc
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
 
+cdef extern from "scratch.h" nogil:
+    enum:
+        CACHE_LINE
+        GAP
+        STACK_SCRATCH
+    void forbid(char* memory, Py_ssize_t size)
+    void allow(char* memory, Py_ssize_t size)
+
 # Does one item; returns what is to be added up over all of them.
 ctypedef int (*Item)(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil
 
 cdef enum:
-    CACHE_LINE = 64
-    # Scratch of a call on one thread that the stack holds: malloc and free took 0.1 us of a tiny call.
-    STACK_SCRATCH = 1 << 13
     # Under half a second on the slowest level.
     MACS_BETWEEN_SIGNALS = 1 << 30
 
 
 cdef inline Py_ssize_t round_to_line(Py_ssize_t size) noexcept nogil:
-    return (size + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE
+    """Bytes that a piece of so many takes, on cache lines of its own."""
+    return (size + GAP + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE
 
 
 cdef inline char* on_line(char* memory) noexcept nogil:
-    return <char*> round_to_line(<Py_ssize_t> memory)
+    return <char*> ((<Py_ssize_t> memory + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE)
 
 
 cdef inline char* allocate(Py_ssize_t pieces, Py_ssize_t size) except NULL:
     """Memory for so many pieces, each on cache lines of its own; `on_line` finds the first."""
     cdef char* memory = <char*> malloc(pieces * round_to_line(size) + CACHE_LINE)
+    cdef char* piece
+    cdef Py_ssize_t _i
     if memory == NULL:
         raise MemoryError(f"no memory for {pieces} x {size} bytes of scratch")
+    piece = on_line(memory)
+    forbid(memory, piece - memory)
+    for _i in range(pieces):
+        carve(&piece, size)
     return memory
 
 
@@ -42,7 +54,15 @@ cdef inline char* carve(char** scratch, Py_ssize_t size) noexcept nogil:
     """The next `size` bytes of a piece."""
     cdef char* taken = scratch[0]
     scratch[0] += round_to_line(size)
+    forbid(taken + size, round_to_line(size) - size)
     return taken
+
+
+cdef inline int do_item(
+    Item work, const void* problem, Py_ssize_t item, char* scratch, Py_ssize_t size,
+) noexcept nogil:
+    allow(scratch, size)  # another item may have carved it in other ways
+    return work(problem, item, scratch)
 
 
 cdef inline Py_ssize_t run_items(
@@ -69,10 +89,12 @@ cdef inline Py_ssize_t run_items(
             with nogil:
                 if threads == 1:  # OpenMP would take 0.4 us to run nothing in parallel
                     for item in range(first, last):
-                        total += work(problem, item, scratch)
+                        total += do_item(work, problem, item, scratch, size)
                 else:
                     for item in prange(first, last, schedule="dynamic", chunksize=chunk, num_threads=threads):
-                        total += work(problem, item, scratch + threadid() * round_to_line(size))
+                        total += do_item(
+                            work, problem, item, scratch + threadid() * round_to_line(size), size
+                        )
             PyErr_CheckSignals()
     finally:
         free(memory)

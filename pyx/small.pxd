@@ -87,8 +87,12 @@ cdef inline Py_ssize_t small_scratch(const Small* p) noexcept nogil:
     return (
         2 * round_to_line(p.channels * p.down.kernel * p.across.kernel * sizeof(Py_ssize_t))
         + round_to_line(p.channels * p.down.padded * p.across.padded * width * sizeof(real))
-        + ((p.rows + MAX_ROWS) * p.down.outs * p.across.outs + LANES) * width * <Py_ssize_t> sizeof(real)
+        + round_to_line(sums_size(p) * sizeof(real))
     )
+
+
+cdef inline Py_ssize_t sums_size(const Small* p) noexcept nogil:
+    return ((p.rows + MAX_ROWS) * p.down.outs * p.across.outs + LANES) * p.VN * LANES
 
 
 cdef inline int small_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
@@ -100,7 +104,8 @@ cdef inline int small_item(const void* problem, Py_ssize_t item, char* scratch) 
     cdef Py_ssize_t* taps = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
     cdef Py_ssize_t* weights = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
     cdef real* image = <real*> carve(&scratch, image_size * sizeof(real))
-    cdef real* sums = <real*> scratch  # [channel][pixel][lane]
+    # [channel][pixel][lane]
+    cdef real* sums = <real*> carve(&scratch, sums_size(p) * sizeof(real))
     cdef Py_ssize_t c = 0, channels, phase_h, phase_w
     cdef Axis h, w
     memset(image, 0, image_size * sizeof(real))

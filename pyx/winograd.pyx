@@ -84,10 +84,11 @@ def winograd(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
 
 cdef bint convolve(Problem* p, int threads) except -1:
     cdef Py_ssize_t panels = ceil_div(p.tiling.count, PANEL), slab = panels
-    cdef Py_ssize_t group, filter_size, panel_size, weights_size, size
+    cdef Py_ssize_t group, filter_size, panel_size, weights_size, inputs_size, size
     cdef double macs
     cdef bint shared_inputs
     cdef char* shared
+    cdef char* piece
     p.phase_pitch = ceil_div(p.images.C, LANES) * LANES
     p.pitch = p.phase_pitch * p.tiling.splits
     filter_size = p.tiling.ups * p.tiling.elements * p.pitch * sizeof(real)
@@ -104,10 +105,12 @@ cdef bint convolve(Problem* p, int threads) except -1:
     if shared_inputs:  # several groups, or items, need the same inputs
         slab = min(panels, max(<Py_ssize_t> 1, INPUTS_BYTES // panel_size))
         slab = ceil_div(panels, ceil_div(panels, slab))
-    weights_size = round_to_line(p.tiling.elements * p.weights_plane * sizeof(real))
-    shared = allocate(1, weights_size + (slab * panel_size if shared_inputs else 0))
-    p.weights = <real*> on_line(shared)
-    p.inputs = <real*> (on_line(shared) + weights_size) if shared_inputs else NULL
+    weights_size = p.tiling.elements * p.weights_plane * sizeof(real)
+    inputs_size = slab * panel_size if shared_inputs else 0
+    shared = allocate(1, round_to_line(weights_size) + round_to_line(inputs_size))
+    piece = on_line(shared)
+    p.weights = <real*> carve(&piece, weights_size)
+    p.inputs = <real*> carve(&piece, inputs_size) if shared_inputs else NULL
     size = item_scratch(p)
     try:
         for p.panel in range(0, panels, slab):
@@ -268,7 +271,7 @@ cdef int panel_item(const void* problem, Py_ssize_t item, char* scratch) noexcep
     if inputs != NULL:
         inputs += panel * p.tiling.elements * p.input_plane
     else:
-        inputs = <real*> scratch
+        inputs = <real*> carve(&scratch, p.tiling.elements * p.input_plane * sizeof(real))
         for c in range(p.C):
             read_tiles(&p.images, &p.tiling, c, run_count, runs, inputs + c * PANEL, p.input_plane)
     if runs[run_count - 1].lane + runs[run_count - 1].tiles <= LANES:
@@ -341,7 +344,8 @@ cdef int few_item(const void* problem, Py_ssize_t item, char* scratch) noexcept 
     cdef Py_ssize_t* channels = <Py_ssize_t*> carve(&scratch, FEW_CHANNELS * sizeof(Py_ssize_t))
     # [element][c][lane]
     cdef real* weights = <real*> carve(&scratch, p.tiling.elements * plane * sizeof(real))
-    cdef real* sums = <real*> scratch  # [element][tile][lane]
+    # [element][tile][lane]
+    cdef real* sums = <real*> carve(&scratch, p.tiling.elements * sums_plane * sizeof(real))
     cdef vec aligned[MOST_ELEMENTS * 2]
     cdef real* outputs = <real*> aligned  # [element][tile] of one channel
     cdef const real* rows[MAX_ROWS]

@@ -64,18 +64,20 @@ cdef bint sum_slabs(Problem* p, int threads) except -1:
     cdef Py_ssize_t blocks = ceil_div(p.O, WIDTH), tile_size, inputs_size, gradients_size, at_once, panels
     cdef double macs
     cdef char* shared
+    cdef char* piece
     tile_size = p.tiling.elements * (p.images.C + blocks * WIDTH) * sizeof(real)
     p.slab = max(<Py_ssize_t> PANEL, min(<Py_ssize_t> SLAB_TILES, SLAB_BYTES // tile_size) // PANEL * PANEL)
     p.slab = ceil_div(p.tiling.count, ceil_div(p.tiling.count, p.slab))
     p.slab = ceil_div(p.slab, PANEL) * PANEL
     p.input_plane = p.images.C * p.slab + PAD
     p.gradient_plane = p.slab * WIDTH + PAD
-    inputs_size = round_to_line(p.tiling.elements * p.input_plane * sizeof(real))
+    inputs_size = p.tiling.elements * p.input_plane * sizeof(real)
     gradients_size = p.tiling.elements * p.gradient_plane * sizeof(real)  # of a block
     at_once = min(blocks, max(<Py_ssize_t> 1, (SLAB_BYTES - inputs_size) // gradients_size))
-    shared = allocate(1, inputs_size + at_once * gradients_size)
-    p.inputs = <real*> on_line(shared)
-    p.gradients = <real*> (on_line(shared) + inputs_size)
+    shared = allocate(1, round_to_line(inputs_size) + round_to_line(at_once * gradients_size))
+    piece = on_line(shared)
+    p.inputs = <real*> carve(&piece, inputs_size)
+    p.gradients = <real*> carve(&piece, at_once * gradients_size)
     try:
         for p.first in range(0, p.tiling.count, p.slab):
             p.tiles = min(p.slab, p.tiling.count - p.first)
@@ -161,8 +163,12 @@ cdef Py_ssize_t item_scratch(const Problem* p) noexcept nogil:
     """Bytes that `sums_item` carves from its scratch."""
     return (
         2 * round_to_line(p.slab * sizeof(Py_ssize_t))
-        + round_to_line((p.tiling.elements * CHANNELS + MAX_ROWS) * WIDTH * sizeof(real))
+        + round_to_line(sums_size(p) * sizeof(real))
     )
+
+
+cdef Py_ssize_t sums_size(const Problem* p) noexcept nogil:
+    return (p.tiling.elements * CHANNELS + MAX_ROWS) * WIDTH
 
 
 cdef int sums_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
@@ -171,7 +177,8 @@ cdef int sums_item(const void* problem, Py_ssize_t item, char* scratch) noexcept
     cdef Py_ssize_t row_block = item // p.column_blocks, column_block = item % p.column_blocks
     cdef Py_ssize_t* tiles = <Py_ssize_t*> carve(&scratch, p.slab * sizeof(Py_ssize_t))
     cdef Py_ssize_t* gradient_rows = <Py_ssize_t*> carve(&scratch, p.slab * sizeof(Py_ssize_t))
-    cdef real* sums = <real*> scratch  # [element][input channel][output channel]
+    # [element][input channel][output channel]
+    cdef real* sums = <real*> carve(&scratch, sums_size(p) * sizeof(real))
     cdef const real* rows[MAX_ROWS]
     cdef Py_ssize_t first = row_block * CHANNELS, count = min(<Py_ssize_t> CHANNELS, p.images.C - first)
     cdef Py_ssize_t t, e, c, v
