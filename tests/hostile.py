@@ -18,6 +18,9 @@ class Lying:
             raise self.answer
         return self.answer
 
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
 
 class Interface:
     def __init__(self, interface: Any) -> None:
@@ -96,10 +99,18 @@ class Text(str):
     __hash__ = str.__hash__
 
 
-def in_itself() -> list[Any]:
+def in_itself(times: int = 1) -> list[Any]:
     endless: list[Any] = []
-    endless.append(endless)
+    endless += [endless] * times
     return endless
+
+
+def doubled(times: int) -> Any:
+    """A few short lists that hold 2**times numbers."""
+    value: Any = 1.0
+    for _ in range(times):
+        value = [value, value]
+    return value
 
 
 def arrays(shape: tuple[int, ...]) -> dict[str, Any]:
@@ -123,6 +134,9 @@ def arrays(shape: tuple[int, ...]) -> dict[str, Any]:
         "subclass that cannot be made": finalized,
         "no repr": Unprintable(),
         "list in itself": in_itself(),
+        "list in itself twice": in_itself(2),
+        "lists of 2**60 numbers": doubled(60),
+        "lists in lists": doubled(100),
         "memoryview": memoryview(some),
         "array.array": array.array("d", [1.0]),
         "bytearray": bytearray(8),

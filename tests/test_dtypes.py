@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fastconv
+from hostile import Lying
 from layers import CASES, COMPOSITES, ELEMENTWISE, FUNCTIONS, HANDS_ON, LOSSES, MODELS, make_cnn
 from support import differences, snapshot
 
@@ -77,6 +78,10 @@ REFUSED = {
     "structured": lambda shape: np.zeros(shape, [("x", "f8"), ("y", "f8")]),
     "void": lambda shape: np.zeros(shape, "V8"),
     "masked": masked,
+    "masked records": lambda shape: np.ma.zeros(shape, "f8,f8"),
+    "masked arrays in a list": lambda shape: [np.ma.masked_all(shape[1:])] * shape[0],
+    "a masked number in a list": lambda shape: [1.0, np.ma.masked],
+    "a masked array by __array__": lambda shape: Lying(masked(shape)),
     "None": lambda shape: None,
     "a string": lambda shape: "image",
     "a number's text": lambda shape: "1.0",

@@ -153,6 +153,20 @@ def test_an_integer_is_what_it_converts_to(name, value):
     (lambda A: F.swish(A, None), TypeError, "beta must be a number"),
     (lambda A: F.swish(A, 10**400), ValueError, "beta must be from"),
     (lambda A: F.max_pool2d_backward(A, None), TypeError, "workspace must be the PoolWorkspace"),
+    (lambda A: F.relu(hostile.in_itself(2)), ValueError, "Z must be .* not a list within itself"),
+    (lambda A: F.relu(hostile.doubled(60)), ValueError, "Z of shape .* larger than any array"),
+    (lambda A: F.relu(hostile.doubled(100)), ValueError, "Z must be .* not lists 64 deep"),
+    (lambda A: F.relu_backward(A, A[0]), ValueError, r"dLdA has shape .* but Z has \("),
+    (lambda A: F.downsample(np.broadcast_to(A[..., :1], (2, 3, 4, 2**43)), 1, 2),
+     MemoryError, "the result of shape"),
+    (lambda A: F.upsample_backward(np.broadcast_to(A[..., :1], (2, 3, 4, 2**43)), 1, (2, 3, 4, 2**43)),
+     MemoryError, "the result of shape"),
+    (lambda A: fc.Linear(2, 3, weight_init_fn=3), TypeError, "weight_init_fn must be a function or None"),
+    (lambda A: fc.Conv2d(2, 3, 3, 1, 0, None, "0"), TypeError, "bias_init_fn must be a function or None"),
+    (lambda A: fc.MLP(3), TypeError, "layer_sizes must be a sequence, not int"),
+    (lambda A: fc.MLP([2, 3.0]), TypeError, r"layer_sizes\[1\] must be an integer"),
+    (lambda A: fc.MLP([2, 3]).init_weights(None), TypeError, "weights must be a sequence, not NoneType"),
+    (lambda A: fc.models.ResNet(3, 8, 4, ()), ValueError, "widths must hold at least 1"),
 ], ids=lambda value: "")
 def test_messages(call, error, match, backend):
     with pytest.raises(error, match=match):

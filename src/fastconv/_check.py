@@ -20,6 +20,7 @@ Pair = tuple[int, int]
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _LARGE = 1 << 30  # bytes from which a request is held against the machine's memory
+_DEEPEST = 64  # lists in lists, as many as NumPy's dimensions
 
 
 # ---- arrays --------------------------------------------------------------------------------------
@@ -41,21 +42,51 @@ def array(name: str, value: Any, ndim: int | None = None) -> Array:
 
 def _to_ndarray(name: str, value: Any) -> Array:
     wanted = "an array of real numbers"
-    if isinstance(value, np.ma.MaskedArray):
-        if np.ma.is_masked(value):
-            raise TypeError(f"{name} must be {wanted}, not a masked array with a mask set")
-        return np.asarray(value.data)
     if value is None or isinstance(value, (str, bytes)):
         raise TypeError(f"{name} must be {wanted}, not {value!r:.40}")
     known = isinstance(value, (np.ndarray, np.generic, list, tuple, bool, int, float, range))
     if not known and not hasattr(value, "__array__") and not hasattr(value, "__array_interface__"):
         raise TypeError(f"{name} must be {wanted}, not {type(value).__name__}")
+    if isinstance(value, (list, tuple)):
+        fits(name, (_numbers_in(name, value, {}),), FLOAT64.itemsize)
     try:
-        return np.asarray(value)
+        found = np.asanyarray(value)
     except ValueError as error:
         raise ValueError(f"{name} must be {wanted}, and {error}") from None
     except Exception as error:  # whatever a foreign __array__ raises
         raise TypeError(f"{name} must be {wanted}: {type(value).__name__} says {error}") from error
+    _check_unmasked(name, found)
+    return np.asarray(found)
+
+
+def _numbers_in(name: str, value: Sequence[Any], known: dict[int, int], depth: int = 1) -> int:
+    """How many numbers lists in lists hold, each list looked at once.
+
+    NumPy would look at each as often as it is there, without an end at one within itself, and drop masks.
+    """
+    numbers = known.get(id(value))
+    if numbers is None:
+        known[id(value)] = -1
+        numbers = len(value)
+        # Types first: most lists hold nothing but numbers.
+        if any(issubclass(kind, (list, tuple, np.ma.MaskedArray)) for kind in set(map(type, value))):
+            if depth == _DEEPEST:
+                raise ValueError(f"{name} must be an array of real numbers, not lists {depth} deep")
+            for item in value:
+                _check_unmasked(name, item)
+                if isinstance(item, (list, tuple)):
+                    numbers += _numbers_in(name, item, known, depth + 1) - 1
+        known[id(value)] = numbers
+    elif numbers < 0:
+        raise ValueError(f"{name} must be an array of real numbers, not a list within itself")
+    return numbers
+
+
+def _check_unmasked(name: str, value: Any) -> None:
+    if isinstance(value, np.ma.MaskedArray):
+        mask = np.ma.getmask(value)
+        if mask.dtype != bool or mask.any():  # that of records is one of records
+            raise TypeError(f"{name} must be an array of real numbers, not a masked array with a mask set")
 
 
 def _check_dtype(name: str, dtype: np.dtype[Any]) -> None:
@@ -160,6 +191,13 @@ def empty(what: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return np.empty(shape, dtype)
 
 
+def copied(a: Array) -> Array:
+    """A result that is a copy of an argument's numbers, in the dtype to compute in."""
+    dtype = real_dtype(a)
+    fits("the result", a.shape, dtype.itemsize)
+    return a.astype(dtype, order="C")
+
+
 # ---- numbers and choices -------------------------------------------------------------------------
 
 
@@ -170,6 +208,18 @@ def integer(name: str, value: Any, least: int) -> int:
     if exact < least:
         raise ValueError(f"{name} must be at least {least}, not {exact}")
     return exact
+
+
+def listed(name: str, values: Any) -> list[Any]:
+    """What a sequence holds."""
+    try:
+        return list(values)
+    except TypeError:
+        raise TypeError(f"{name} must be a sequence, not {type(values).__name__}") from None
+
+
+def integers(name: str, values: Any, least: int) -> list[int]:
+    return [integer(f"{name}[{i}]", value, least) for i, value in enumerate(listed(name, values))]
 
 
 def pair(name: str, value: Any, least: int) -> Pair:

@@ -125,6 +125,6 @@ def _prepare_backward(
         dz = np.ones(a.shape, dtype)
     else:
         dz = check.array("dLdA", dLdA)
-        check.same_shape("dLdA", dz, a.shape, "A")
+        check.same_shape("dLdA", dz, a.shape, name)
     out = check.empty(name, a.shape, dtype)
     return check.ready(a, dtype), check.ready(dz, dtype), out

@@ -41,7 +41,7 @@ def downsample(A: Any, factor: int, axes: int) -> Array:
     """
     axes = _axes(axes)
     a, k = _prepare(A, factor, axes)
-    return a[_every(k, axes)].astype(check.real_dtype(a), order="C")
+    return check.copied(a[_every(k, axes)])
 
 
 def downsample_backward(dLdZ: Any, factor: int, shape: tuple[int, ...]) -> Array:
@@ -57,7 +57,7 @@ def upsample_backward(dLdZ: Any, factor: int, shape: tuple[int, ...]) -> Array:
     shape = _input_shape(shape)
     dz, k = _prepare(dLdZ, factor, len(shape) - 2, "dLdZ")
     check.same_shape("dLdZ", dz, (*shape[:2], *(k * (n - 1) + 1 for n in shape[2:])), "Z")
-    return dz[_every(k, len(shape) - 2)].astype(check.real_dtype(dz), order="C")
+    return check.copied(dz[_every(k, len(shape) - 2)])
 
 
 def _prepare(A: Any, factor: int, axes: int, name: str = "A") -> tuple[Array, int]:

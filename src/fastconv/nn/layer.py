@@ -143,6 +143,8 @@ def initial(
     name: str, init_fn: Any, default: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> Array:
     """A parameter's first value: from the user's init function, called as the course does, or the default."""
+    if init_fn is not None and not callable(init_fn):
+        raise TypeError(f"{name} must be a function or None, not {init_fn!r:.40}")
     value = default(shape) if init_fn is None else init_fn(*shape)
     values = check.array(f"what {name} returned", value)
     if values.shape != shape:
