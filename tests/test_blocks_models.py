@@ -6,6 +6,7 @@ from numpy.testing import assert_array_equal
 
 import fastconv as fc
 import oracles
+from support import differences, snapshot
 
 # ---- blocks --------------------------------------------------------------------------------------
 
@@ -204,6 +205,28 @@ def test_cnn_attributes():
     assert model.train_mode
 
 
+@pytest.mark.parametrize("kind", ["int8", "uint8", "uint64"])
+def test_cnn_of_small_integers(kind):
+    """Whose own arithmetic would wrap round."""
+    sizes = (np.array(values, kind) for values in ([50, 60], [3, 2], [2, 1]))
+    model = fc.CNN(300, 3, *sizes, 7, [fc.Tanh(), fc.ReLU()], None, None, None, fc.MSELoss(), LR)
+    assert model.linear_layer.W.shape == (7, 60 * 148)
+
+
+@pytest.mark.parametrize(("name", "value", "error"), [
+    ("num_channels", None, TypeError), ("kernel_sizes", 3, TypeError), ("kernel_sizes", [3, 2.5], TypeError),
+    ("strides", [1, 0], ValueError), ("strides", [1], ValueError), ("activations", None, TypeError),
+])
+def test_cnn_names_what_is_wrong(name, value, error):
+    sizes = {
+        "num_channels": [4, 5], "kernel_sizes": [3, 2], "strides": [2, 1], "num_linear_neurons": 6,
+        "activations": [fc.Tanh(), fc.ReLU()],
+    }
+    with pytest.raises(error, match=name):
+        fc.CNN(20, 3, **{**sizes, name: value}, conv_weight_init_fn=None, bias_init_fn=None,
+               linear_weight_init_fn=None, criterion=fc.MSELoss(), lr=LR)
+
+
 def test_cnn_uses_its_init_functions():
     calls = []
 
@@ -256,6 +279,28 @@ def test_cnn_gradient_is_the_slope_of_its_loss(backend, rng, criterion):
         places = oracles.some_places(rng, x.shape, 25)
         slopes = oracles.numeric_gradient(lambda: loss.forward(model.forward(A), Y), x, places)
         oracles.assert_within(np.array([found[place] for place in places]), slopes, 1e-9)
+
+
+@pytest.mark.parametrize("lr", ["x", None, 1j, np.ones(3), float("nan")], ids=repr)
+def test_cnn_checks_its_learning_rate(lr, rng):
+    model = cnn()
+    model.forward(rng.standard_normal((2, 3, WIDTH)))
+    model.backward(labels(rng, 2))
+    model.lr, before = lr, model.linear_layer.W
+    with pytest.raises((TypeError, ValueError), match="lr must be"):
+        model.step()
+    assert model.linear_layer.W is before
+
+
+def test_a_step_that_fails_changes_nothing(rng):
+    model = cnn()
+    model.forward(rng.standard_normal((2, 3, WIDTH)))
+    model.backward(labels(rng, 2))
+    model.linear_layer.dLdb = np.ones((2, 2))  # the last that a step uses
+    before = snapshot(model)
+    with pytest.raises(ValueError, match="broadcast"):
+        model.step()
+    assert not differences(before, vars(model))
 
 
 def test_cnn_steps_down_its_gradients(backend, rng):

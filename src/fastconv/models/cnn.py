@@ -44,14 +44,17 @@ class CNN(Layer):
         activations: Sequence[Any], conv_weight_init_fn: Any, bias_init_fn: Any,
         linear_weight_init_fn: Any, criterion: Any, lr: float, *, dtype: Any = "float64",
     ) -> None:
+        num_channels = check.integers("num_channels", num_channels, 1)
+        kernel_sizes = check.integers("kernel_sizes", kernel_sizes, 1)
+        strides = check.integers("strides", strides, 1)
+        self.activations = check.listed("activations", activations)
         self.nlayers = len(num_channels)
         for name, values in (
-            ("activations", activations), ("kernel_sizes", kernel_sizes), ("strides", strides)
+            ("activations", self.activations), ("kernel_sizes", kernel_sizes), ("strides", strides)
         ):
             if len(values) != self.nlayers:
                 raise ValueError(f"{name} has {len(values)} entries, but num_channels {self.nlayers}")
         self.train_mode = True
-        self.activations = list(activations)
         self.criterion = criterion
         self.lr = lr
         self.convolutional_layers: list[Conv1d] = []
@@ -103,9 +106,11 @@ class CNN(Layer):
 
     def step(self) -> None:
         """One step of plain gradient descent."""
-        for layer in self._parametrised():
-            layer.W = layer.W - self.lr * layer.dLdW
-            layer.b = layer.b - self.lr * layer.dLdb
+        lr = check.number("lr", self.lr)
+        with state_kept(self):
+            for layer in self._parametrised():
+                layer.W = layer.W - lr * layer.dLdW
+                layer.b = layer.b - lr * layer.dLdb
 
     def train(self) -> None:
         self.train_mode = True

@@ -47,16 +47,17 @@ class MLP(Sequential):
     """
 
     def __init__(self, layer_sizes: Sequence[int], *, dtype: Any = "float64") -> None:
-        if len(layer_sizes) < 2:
-            raise ValueError(f"layer_sizes must hold at least 2 sizes, not {layer_sizes!r}")
+        sizes = check.integers("layer_sizes", layer_sizes, 1)
+        if len(sizes) < 2:
+            raise ValueError(f"layer_sizes must hold at least 2 sizes, not {sizes}")
         self.layers = []
-        for in_features, out_features in pairwise(layer_sizes):
+        for in_features, out_features in pairwise(sizes):
             self.layers += [Linear(in_features, out_features, dtype=dtype), ReLU()]
         self.layers.pop()
 
     def init_weights(self, weights: Sequence[Any]) -> None:
         """Set the weights of the Linear layers, given as (in, out) matrices."""
-        linears = self.layers[::2]
+        linears, weights = self.layers[::2], check.listed("weights", weights)
         if len(weights) != len(linears):
             raise ValueError(f"weights must hold {len(linears)} matrices, not {len(weights)}")
         for i, (linear, given) in enumerate(zip(linears, weights)):

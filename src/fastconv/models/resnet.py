@@ -40,6 +40,9 @@ class ResNet(Sequential):
         widths: Sequence[int] = (16, 32, 64), *, dtype: Any = "float64",
     ) -> None:
         side = check.integer("image_side", image_side, 1)
+        widths = check.integers("widths", widths, 1)
+        if not widths:
+            raise ValueError("widths must hold at least 1 number, not []")
         self.layers = [ConvBlock(in_channels, widths[0], 3, 1, 1, dtype=dtype), ReLU()]
         for width, wider in pairwise(widths):
             self.layers.append(ResBlock(width, wider, 3, stride=2, padding=1, dtype=dtype))

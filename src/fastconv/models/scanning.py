@@ -26,6 +26,7 @@ class _ScanningMLP(Sequential):
 
     def init_weights(self, weights: Sequence[Any]) -> None:
         """Take over the weights of ``MLP([192, 8, 16, 4])``, given as its (in, out) matrices."""
+        weights = check.listed("weights", weights)
         if len(weights) != 3:
             raise ValueError(f"weights must hold 3 matrices, not {len(weights)}")
         matrices = [check.array(f"weights[{i}]", w, 2) for i, w in enumerate(weights)]
