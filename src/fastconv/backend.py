@@ -58,8 +58,9 @@ def _count_from(variable: str) -> int | None:
     text = os.environ.get(variable, "")
     if not text:
         return None
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_THREADS:
-        raise ValueError(f"{variable} must be an integer from 1 to {MOST_THREADS}, not {text!r}")
+    digits = text.lstrip("0")
+    if not text.isdecimal() or len(digits) > 4 or not 1 <= int(digits or 0) <= MOST_THREADS:
+        raise ValueError(f"{variable} must be an integer from 1 to {MOST_THREADS}, not {text!r:.40}")
     return int(text)
 
 
@@ -68,7 +69,8 @@ def _initial_threads() -> int:
     asked = _count_from("FASTCONV_NUM_THREADS")
     if "compiled" not in _BACKENDS or not _kernels.cpu().has_openmp():
         return 1
-    return asked or int(_kernels.cpu().default_threads())
+    # It takes any number, and wraps round beyond 31 bits.
+    return asked or min(max(1, int(_kernels.cpu().default_threads())), MOST_THREADS)
 
 
 def _initial_backends() -> tuple[_Backends, str, str | None, list[str]]:
