@@ -308,7 +308,7 @@ def test_paths_that_are_none(use, tmp_path):
         os.mkfifo(tmp_path / "pipe.npz")
         with pytest.raises(ValueError, match="path must be that of a file"):
             use(small(), tmp_path / "pipe.npz")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"nowhere/w\.npz"):
         use(small(), tmp_path / "nowhere" / "w.npz")
     with pytest.raises(FileNotFoundError):
         fc.load(small(), tmp_path / "w.npz")
@@ -380,6 +380,20 @@ def test_permissions_and_links(tmp_path):
     assert link.is_symlink()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     fc.load(fc.ReLU(), path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions as POSIX has them")
+def test_a_protected_file_is_not_replaced(tmp_path, monkeypatch):
+    path = tmp_path / "w.npz"
+    fc.save(small(), path)
+    whole = path.read_bytes()
+    path.chmod(0o444)
+    # As for anybody but root, who may write all.
+    monkeypatch.setattr(os, "access", lambda name, mode: bool(os.stat(name).st_mode & 0o200))
+    with pytest.raises(PermissionError, match=r"w\.npz"):
+        fc.save(small(), path)
+    assert path.read_bytes() == whole
+    assert os.listdir(tmp_path) == [path.name]
 
 
 def test_names_as_long_as_the_system_takes(tmp_path):

@@ -7,6 +7,7 @@ much is read nor what is made of it. All of it is read and checked before the mo
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import secrets
@@ -39,7 +40,8 @@ def save(model: Layer, path: str | os.PathLike[str]) -> None:
     model : layer, block or model
     path : str or path
         Its suffix is the format: ``.npz``, or ``.safetensors`` (pip install 'fastconv[safetensors]').
-        A file that is there is replaced when the new one is whole, and stays if anything fails.
+        A file that is there is replaced when the new one is whole, and stays if anything fails, or if
+        it is write-protected.
 
     Raises
     ------
@@ -156,6 +158,8 @@ def _checked(path: Any) -> Path:
 
 def _write_whole(target: Path, write: Callable[[IO[bytes]], None]) -> None:
     """Write a file beside the target, and put it in its place when all of it is on the disk."""
+    if target.exists() and not os.access(target, os.W_OK):  # a folder that allows it is not enough
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
     beside = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with open(beside, "xb") as file:
@@ -165,8 +169,11 @@ def _write_whole(target: Path, write: Callable[[IO[bytes]], None]) -> None:
         if target.exists():
             shutil.copymode(target, beside)
         os.replace(beside, target)
-    except BaseException:
-        beside.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            beside.unlink()
+        if isinstance(error, OSError) and error.filename == str(beside):
+            error.filename = str(target)  # the one that the caller knows
         raise
     with suppress(OSError):  # not every system can do this to a folder
         folder = os.open(target.parent, os.O_RDONLY)
