@@ -1,6 +1,7 @@
 """``fastconv bench``: that contenders compute the same, that figures follow from samples, the command."""
 
 import dataclasses
+import itertools
 import json
 import math
 
@@ -277,11 +278,34 @@ def test_json_round_trip(report, tmp_path):
         ("[]", "schema None, wanted 1"),
         ('{"schema": 99}', "schema 99"),
         ('{"schema": 1}', "complete"),
+        ("[" * 100_000, "no JSON"),
+        ("9" * 5000, "no JSON"),
+        (" " * (results._LARGEST + 1), "larger than any report"),
     ],
+    ids=range(7),
 )
 def test_other_files_are_refused(content, said, tmp_path):
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(BenchError, match=said):
+        results.load(str(tmp_path / "a.json"))
+
+
+WRONG = [None, True, 0.0, -1.0, math.inf, math.nan, 10**400, [], {}, "[/red]"]
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        *itertools.product(("statistic", "problem", "pass_", "dtype", "median", "min"), WRONG),
+        ("threads", True), ("threads", "1"), ("interval", [1.0]), ("interval", {}), ("interval", 1.0),
+    ],
+    ids=lambda value: f"{value!r:.10}",
+)
+def test_reports_that_do_not_hold_what_is_used(place, value, report, tmp_path):
+    content = {"schema": results.SCHEMA, **dataclasses.asdict(report)}
+    (content["settings"] if place == "statistic" else content["rows"][0])[place] = value
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(BenchError, match="is no report: "):
         results.load(str(tmp_path / "a.json"))
 
 

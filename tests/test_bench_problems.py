@@ -78,6 +78,10 @@ def test_defaults(text, same):
         ("ic1ih4oc1kh5", "larger than the image"),
         ("resnet:ic3ih8oc10", "fixed sizes"),
         ("import:n2", "import has no sizes"),
+        ("ic" + "9" * 20 + "ih4oc1kh1", "ic has more than 12 digits"),
+        ("n100000000000ic4ih4oc1kh1", "its input of shape"),
+        ("ic1ih1000000iw1000000oc1kh1", "its input of shape"),
+        ("ic1ih3oc1kh1ph1000000000", "its result of shape"),
     ],
 )
 def test_what_is_no_problem_says_why(text, said):
@@ -85,6 +89,14 @@ def test_what_is_no_problem_says_why(text, said):
         parse(text)
     assert repr(text) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a" * 10**6, "ic1" * 10**5 + "x", "1" * 10**6, "x" * 10**6 + ":ic1"],
+                         ids=range(4))
+def test_what_is_long_and_no_problem_is_refused_at_once(text):
+    with pytest.raises(BenchError) as caught:
+        parse(text)
+    assert len(str(caught.value)) < 500
 
 
 def counted(problem):

@@ -29,7 +29,10 @@ def test_version():
     assert run("--version").stdout.strip() == f"fastconv {fastconv.__version__}"
 
 
-@pytest.mark.parametrize("arguments", [(), ("nothing",), ("demo", "--epochs", "0")])
+@pytest.mark.parametrize("arguments", [
+    (), ("nothing",), ("demo", "--epochs", "0"), ("demo", "--seed", "-1"),
+    ("demo", "--seed", "4294967296"), ("bench", "--threads", "1025"), ("profile", "--threads", "1025", "x"),
+])
 def test_what_it_does_not_know_is_a_usage_error(arguments):
     outcome = run(*arguments)
     assert outcome.returncode == 2

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ._version import __version__
+from .backend import MOST_THREADS
 from .config import show_config
 from .extras import MissingExtra
 from .swapping.command import add_options, add_run, run
@@ -49,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--pure-steps", type=_positive, default=8, help="steps repeated with the pure kernels (default 8)"
     )
-    demo.add_argument("--seed", type=int, default=0)
+    demo.add_argument("--seed", type=_seed, default=0)
     demo.set_defaults(run=_demo)
     _add_bench(commands)
     _add_profile(commands)
@@ -110,7 +111,7 @@ def _add_profile(commands: Any) -> None:
     profile.add_argument("--model", metavar="MODULE:FACTORY", help="a model, or a function that makes one")
     profile.add_argument("--input", metavar="SHAPE", help="of the model's input, say 8x3x32x32")
     profile.add_argument("--dtype", choices=("float64", "float32"), help="of the input and the parameters")
-    profile.add_argument("--threads", type=_positive, metavar="N")
+    profile.add_argument("--threads", type=_threads, metavar="N")
     profile.add_argument("--train", action="store_true", help="forward and backward (default: forward alone)")
     profile.add_argument(
         "--budget", type=_seconds, default=20.0, metavar="SECONDS", help="of the comparison (default 20)"
@@ -136,6 +137,13 @@ def _positive(text: str) -> int:
     return value
 
 
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 1 << 32:
+        raise argparse.ArgumentTypeError(f"must be from 0 to {(1 << 32) - 1}, not {value}")
+    return value
+
+
 def _seconds(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
@@ -147,8 +155,15 @@ def _names(text: str) -> list[str]:
     return text.split(",")
 
 
+def _threads(text: str) -> int:
+    value = _positive(text)
+    if value > MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"must be at most {MOST_THREADS}, not {value}")
+    return value
+
+
 def _counts(text: str) -> list[int]:
-    return list(dict.fromkeys(_positive(part) for part in text.split(",")))
+    return list(dict.fromkeys(_threads(part) for part in text.split(",")))
 
 
 def _bench(arguments: argparse.Namespace) -> int:

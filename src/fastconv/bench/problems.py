@@ -20,6 +20,7 @@ import math
 import re
 from dataclasses import dataclass
 
+from .. import _check as check
 from . import BenchError
 
 Sizes = tuple[int, ...]
@@ -55,6 +56,7 @@ _OPERATIONS = {
 _MODELS: dict[str, tuple[int, int, Sizes]] = {"resnet": (1, 10, (8, 8)), "cnn": (8, 10, (8,))}
 _IMPORT = "import"  # the one problem without sizes
 _LEAST = {"s": 1, "p": 0, "u": 1}  # and what is left out
+_MOST_DIGITS = 12
 _NAMES = ("n", "ic", "ih", "iw", "oc", "kh", "kw", "sh", "sw", "ph", "pw", "uh", "uw")
 
 
@@ -65,7 +67,7 @@ class Problem:
     Raises
     ------
     BenchError
-        The window is larger than the image.
+        The window is larger than the image; an array would not fit into the machine's memory.
     """
 
     op: str
@@ -84,6 +86,13 @@ class Problem:
         fixed = _MODELS.get(self.op, (self.ic, self.oc, self.size))
         if (self.ic, self.oc, self.size) != fixed:
             raise BenchError(f"problem {str(self)!r}: the demo's models have fixed sizes, all but n")
+        for name, shape in (
+            ("its input", self.in_shape), ("its result", self.out_shape), ("its kernel", self.weight_shape)
+        ):
+            try:
+                check.fits(name, shape, check.FLOAT64.itemsize)
+            except (MemoryError, ValueError) as error:
+                raise BenchError(f"problem {str(self)!r}: {error}") from None
 
     @property
     def family(self) -> str:
@@ -185,7 +194,9 @@ def parse(text: str) -> Problem:
     if not colon:
         op, rest = (_IMPORT, "") if rest == _IMPORT else ("conv", rest)
     if op not in (*_OPERATIONS, _IMPORT):
-        raise BenchError(f"problem {text!r}: unknown operation {op!r}, wanted {', '.join(_OPERATIONS)}")
+        raise BenchError(
+            f"problem {text!r:.200}: unknown operation {op!r:.40}, wanted {', '.join(_OPERATIONS)}"
+        )
     try:
         given = _read(rest)
         if op == _IMPORT:
@@ -194,19 +205,20 @@ def parse(text: str) -> Problem:
             return Problem(_IMPORT)
         return _problem(op, _OPERATIONS[op], given)
     except BenchError as error:
-        raise BenchError(f"problem {text!r}: {str(error).rpartition(': ')[2]}") from None
+        raise BenchError(f"problem {text!r:.200}: {str(error).rpartition(': ')[2]}") from None
 
 
 def _read(text: str) -> dict[str, int]:
-    parts = re.findall(r"([a-z]+)([0-9]+)", text)
-    if "".join(name + number for name, number in parts) != text:
+    if not re.fullmatch(r"([a-z]+[0-9]+)*", text):
         raise BenchError("not a row of names and numbers like n8ic64ih32oc64kh3ph1")
     given: dict[str, int] = {}
-    for name, number in parts:
+    for name, number in re.findall(r"([a-z]+)([0-9]+)", text):
         if name not in _NAMES:
-            raise BenchError(f"unknown size {name!r}, wanted some of {' '.join(_NAMES)}")
+            raise BenchError(f"unknown size {name!r:.40}, wanted some of {' '.join(_NAMES)}")
         if name in given:
             raise BenchError(f"{name} comes twice")
+        if len(number) > _MOST_DIGITS:
+            raise BenchError(f"{name} has more than {_MOST_DIGITS} digits")
         given[name] = int(number)
         least = _LEAST.get(name[0], 1) if len(name) == 2 else 1
         if given[name] < least:

@@ -14,6 +14,7 @@ The file that ``--json`` writes is one object:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,9 +22,12 @@ from typing import Any
 
 from . import BenchError
 from .machine import Machine
+from .problems import parse
 from .timing import geometric_mean
 
 SCHEMA = 1
+STATISTICS = ("median", "min")
+_LARGEST = 1 << 26  # characters of a file
 
 
 @dataclass(frozen=True)
@@ -111,23 +115,51 @@ def load(path: str) -> Report:
         The file cannot be read or is no such file.
     """
     try:
-        content = json.loads(Path(path).read_text())
+        with open(path) as file:
+            text = file.read(_LARGEST + 1)
+        if len(text) > _LARGEST:
+            raise BenchError(f"{path} is larger than any report")
+        content = json.loads(text)
     except OSError as error:
         raise BenchError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BenchError(f"{path} is no JSON file") from None
     schema = content.pop("schema", None) if isinstance(content, dict) else None
     if schema != SCHEMA:
         raise BenchError(f"{path} has schema {schema!r}, wanted {SCHEMA}")
     try:
-        rows = [Result(**{**row, "interval": _pair(row["interval"])}) for row in content.pop("rows")]
-        return Report(machine=Machine(**content.pop("machine")), rows=rows, **content)
-    except (KeyError, TypeError) as error:
+        rows = [_row(row) for row in content.pop("rows")]
+        report = Report(machine=Machine(**content.pop("machine")), rows=rows, **content)
+        if report.settings["statistic"] not in STATISTICS:
+            raise ValueError(f"statistic is {report.settings['statistic']!r:.40}")
+    except KeyError as error:
         raise BenchError(f"{path} is not complete: {error}") from None
+    except (BenchError, TypeError, ValueError) as error:
+        raise BenchError(f"{path} is no report: {error}") from None
+    return report
+
+
+def _row(row: dict[str, Any]) -> Result:
+    """A row, in which all is what it must be that a comparison computes with or shows."""
+    result = Result(**{**row, "interval": _pair(row["interval"])})
+    for name in ("problem", "pass_", "dtype", "contender"):
+        value = getattr(result, name)
+        if not isinstance(value, str) or (name != "problem" and not re.fullmatch(r"[\w ]+", value)):
+            raise ValueError(f"{name.strip('_')} is {value!r:.40}")
+    parse(result.problem)
+    if type(result.threads) is not int:
+        raise ValueError(f"threads is {result.threads!r:.40}")
+    for seconds in (result.min, result.median):
+        if not isinstance(seconds, float) or not 0 < seconds < float("inf"):
+            raise ValueError(f"a time is {seconds!r:.40}")
+    return result
 
 
 def _pair(value: Sequence[float] | None) -> tuple[float, float] | None:
-    return None if value is None else (value[0], value[1])
+    if value is None:
+        return None
+    low, high = value
+    return low, high
 
 
 def thread_text(count: int) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import _check as check
 from .. import backend
 from ..extras import need
 from ..swapping import command as swapping
@@ -66,7 +67,7 @@ def _record(program: Callable[[], None], options: argparse.Namespace) -> None:
 
 def _model(text: str) -> Any:
     """What ``module:factory`` names: called if it is no model itself."""
-    match = re.fullmatch(r"([\w.]+):([\w.]+)", text)
+    match = re.fullmatch(r"(\w+(?:\.\w+)*):(\w+(?:\.\w+)*)", text)
     if match is None:
         raise ProfileError(f"--model {text!r} is not like module:factory")
     sys.path.insert(0, "")  # modules of this folder count, as with python -m
@@ -81,6 +82,8 @@ def _model(text: str) -> Any:
             raise ProfileError(f"--model {text!r}: {getattr(found, '__name__', found)} has no {name!r}")
         found = getattr(found, name)
     if isinstance(found, type) or not hasattr(found, "forward"):
+        if not callable(found):
+            raise ProfileError(f"--model {text!r} gives {type(found).__name__}, which has no forward")
         np.random.seed(0)
         found = found()
     if not callable(getattr(found, "forward", None)):
@@ -92,7 +95,11 @@ def _input(text: str, dtype: str | None) -> Any:
     """Standard normal numbers in a shape like 8x3x32x32."""
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", text):
         raise ProfileError(f"--input {text!r} is not like 8x3x32x32")
-    shape = tuple(map(int, text.split("x")))
+    try:
+        shape = tuple(map(int, text.split("x")))
+        check.fits("an array", shape, check.FLOAT64.itemsize)
+    except (MemoryError, ValueError) as error:
+        raise ProfileError(f"--input {text!r:.40}: {error}") from None
     return np.random.default_rng(0).standard_normal(shape).astype(dtype or "float64")
 
 

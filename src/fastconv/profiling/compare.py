@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import backend
-from .._check import Array
+from .._check import Array, number
 from ..config import config
 from ..extras import MissingExtra, need
 from .graph import kept
@@ -84,6 +84,7 @@ def profile(
     ImportError
         There are no compiled kernels.
     """
+    budget = number("budget", budget)
     if not budget > 0:
         raise ValueError(f"budget must be positive, not {budget!r}")
     backend.check_present("compiled")
