@@ -10,7 +10,15 @@
 
 enum { CACHE_LINE = 64 };
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_ADDRESS__) /* GCC */
+#define FASTCONV_WATCHED
+#elif defined(__has_feature) /* Clang */
+#if __has_feature(address_sanitizer)
+#define FASTCONV_WATCHED
+#endif
+#endif
+
+#if defined(FASTCONV_WATCHED)
 #include <sanitizer/asan_interface.h>
 enum { GAP = CACHE_LINE, STACK_SCRATCH = 0 };
 static inline void forbid(char *memory, ptrdiff_t size) { __asan_poison_memory_region(memory, size); }
