@@ -385,6 +385,75 @@ def test_a_model_is_compared(tmp_path, files):
     assert run("--model=mine:Models.small", "--input=5", "--budget=0.1", cwd=tmp_path).returncode == 0
 
 
+def test_files_are_written_where_they_were_asked_for(tmp_path):
+    """However the program changes its folder."""
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "script.py").write_text("import os\nos.chdir('inner')\n")
+    done = run("--quiet", "--json=f.json", "script.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "f.json").exists()
+
+
+# No layer itself; lists in lists, a dict, a layer inside a layer, one that is used twice.
+COMPOSED = """
+import numpy as np, fastconv
+
+class Net:
+    def __init__(self):
+        self.relu = fastconv.ReLU()
+        self.stages = [[fastconv.Conv2d(3, 4, 3, 1, 1), [fastconv.BatchNorm2d(4)]], (self.relu,)]
+        self.named = {"block": fastconv.ResBlock(4, 4, 3, 1, 1), "again": self.relu}
+        self.order = [self.stages[0][0], self.stages[0][1][0], self.relu, self.named["block"], self.relu]
+    def forward(self, x):
+        for layer in self.order:
+            x = layer.forward(x)
+        return x
+    def backward(self, grad):
+        for layer in reversed(self.order):
+            grad = layer.backward(grad)
+        return grad
+
+class Gate:
+    def __init__(self):
+        self.openings = np.full(4, 0.5)
+    def forward(self, x):
+        return x * self.openings[:, None, None]
+    def backward(self, grad):
+        return grad * self.openings[:, None, None]
+
+class Gated(Net):
+    def __init__(self):
+        super().__init__()
+        self.gate = Gate()
+        self.order.append(self.gate)
+"""
+
+
+def test_a_composed_model_comes_out_in_the_dtype_asked_for(tmp_path):
+    (tmp_path / "mine.py").write_text(COMPOSED)
+    options = ("--input=2x3x8x8", "--dtype=float32", "--train", "--budget=0.5", "--json=f.json")
+    done = run("--model=mine:Net", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "f.json").read_text())["rows"]
+    assert {row["dtype"] for row in rows} == {"float32"}
+    assert "float64" not in done.stdout + done.stderr
+    # What the program's own code keeps under names of its own cannot be known; what comes of it is said.
+    done = run("--model=mine:Gated", *options, cwd=tmp_path)
+    assert "not all is float32: the forward of Gated.gate (Gate) gives float64" in done.stderr
+
+
+MADE = """import fastconv
+print("running") if __name__ == "__main__" else None
+conv = fastconv.Conv2d(3, 4, 3, 1)
+def raising():
+    {}["n"]
+class Failing(fastconv.ReLU):
+    def backward(self, grad):
+        super().backward(grad)
+        raise RuntimeError("not today")
+"""
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -397,11 +466,29 @@ def test_a_model_is_compared(tmp_path, files):
         (("--model=fastconv:nothing", "--input=8"), "--model 'fastconv:nothing': fastconv has no 'nothing'"),
         (("--model=fastconv:config", "--input=8"), "--model 'fastconv:config' gives dict, which has no for"),
         (("--sort=size", "script.py"), "--sort 'size' is none of time, total, calls"),
-        (("--model=fastconv:ReLU", "--input=8", "--budget=0.1", "--json=no/where"), "cannot write no/where"),
+        (("--model=os.py:x", "--input=8"), "--model 'os.py:x': there is no module 'os.py'; say os:x"),
+        (("--model=fastconv:nn", "--input=8"), "--model 'fastconv:nn' is a module, no model and no function"),
+        (("--model=fastconv:Linear", "--input=8"), "--model 'fastconv:Linear' is called without arguments: "
+         "missing a required argument: 'in_features'"),
+        (("--model=made:raising", "--input=8"), "--model 'made:raising': KeyError: 'n' ("),
+        (("--model=made:conv", "--input=2x4x8x8"), "--model made:conv on --input 2x4x8x8: ValueError: A has "
+         "4 channels, but W has 3"),
+        (("--model=made:Failing", "--input=5", "--train"), "--model made:Failing on --input 5: RuntimeError: "
+         "not today ("),
+        (("--input=8", "made.py"), "--input goes with --model"),
+        (("--dtype=float32", "made.py"), "--dtype goes with --model"),
+        (("--json=no/where", "made.py"), "cannot write no/where: there is no folder no"),
+        (("--html=.", "made.py"), "cannot write .: it is a folder"),
+        (("--plot=no/where", "--model=made:raising", "--input=8"), "cannot write no/where"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_one_line(arguments, message, tmp_path):
+    (tmp_path / "made.py").write_text(MADE)
     done = run(*arguments, cwd=tmp_path)
     assert done.returncode == 2
+    assert done.stdout == "", "nothing has run"
+    if message.endswith("("):
+        line = {"made:raising": 5, "made:Failing": 9}[arguments[0].partition("=")[2]]
+        assert done.stderr.endswith(f" ({tmp_path / 'made.py'}, line {line})\n")
     assert done.stderr.splitlines()[-1].startswith(f"fastconv profile: {message}")
     assert "Traceback" not in done.stderr
