@@ -2,10 +2,12 @@
 
 import io
 import json
+import os
 import pstats
 import re
 import subprocess
 import sys
+import time
 from dataclasses import fields
 from html.parser import HTMLParser
 
@@ -14,8 +16,9 @@ import pytest
 
 import fastconv as fc
 from fastconv.profiling import Row, Times
+from fastconv.profiling.others import others, usage
 from fastconv.profiling.report import SORTS
-from fastconv.profiling.table import show
+from fastconv.profiling.table import rate_text, show
 from support import environment
 
 pytest.importorskip("rich", reason="tables need their extra: pip install 'fastconv[profile]'")
@@ -145,11 +148,59 @@ def test_times_that_vary_are_told():
     with fc.record() as prof:
         for _ in range(4):
             fc.ReLU().forward(np.ones(9))
-    time = prof.rows[0].time
-    time.samples, time.low, time.median, time.high = 4, 1e-3, 1.1e-3, 1.2e-3
+    times, prof.report.others = prof.rows[0].time, None
+    times.samples, times.low, times.median, times.high = 4, 1e-3, 1.1e-3, 1.2e-3
     assert "vary" not in " ".join(prof.report.sentences)
-    time.high = 2e-3
+    times.high = 2e-3
     assert "a quarter of them below 1.00 ms and a quarter above 2.00 ms" in prof.report.sentences[1]
+
+
+def test_nothing_is_rounded_away(comparison):
+    row = comparison.rows[1]
+    before = row.limit, row.speedup, row.gflops, row.gbs, row.bound
+    row.limit, row.speedup, row.gflops, row.bound = 0.003, 0.0341, 0.0123, "arithmetic"
+    table = comparison.table("order", most=2)
+    assert "0.034x" in table
+    assert "<1% ari" in table
+    assert rate_text(row) == "0.012 GF/s"
+    row.limit, row.speedup, row.gflops, row.gbs, row.bound = before
+
+
+def test_results_that_are_the_same_are_said_to_be(comparison):
+    before = [row.differences for row in comparison.rows]
+    for row in comparison.rows:
+        row.differences = {name: [0.0, 0.0] for name in row.differences}
+    assert comparison.report.sentences[-1] == "The results of both are the same."
+    for row, differences in zip(comparison.rows, before):
+        row.differences = differences
+
+
+def test_other_programs_at_work_are_told(recording):
+    """Counted: a process that keeps a processor busy, while this one counts on all of them."""
+    cpus = os.cpu_count() or 1
+    script = "print(flush=True)\nwhile True: pass"
+    busy = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    try:
+        busy.stdout.readline()
+        start = usage()
+        time.sleep(1.0)
+        stop = usage()
+    finally:
+        busy.kill()
+        busy.communicate()
+    if start is not None:  # the system counts
+        assert others(start, stop, cpus) > 0.3, "as far as the scheduler lets it"
+        idle = stop._replace(all=start.all + (stop.own - start.own))
+        assert others(start, idle, cpus) == pytest.approx(0, abs=1e-6)
+        one_more = stop._replace(processors=cpus + 8)
+        assert others(start, one_more, 1) == 0.0, "there are enough"
+        assert others(start, start, cpus) is None
+    report = recording.report
+    before, report.others = report.others, 1.3
+    assert f"other programs took 1.3 of the {report.threads} processors" in report.sentences[1]
+    report.others = 0.05
+    assert "other programs took" not in " ".join(report.sentences)
+    report.others = before
 
 
 def test_json_is_what_is_documented(found, tmp_path):
@@ -220,13 +271,17 @@ def test_pstats_reads_its_file(recording, tmp_path):
     stats.print_callers("Conv2d")
     rows = {f"{row.path}.{row.pass_}": row for row in recording.rows}
     found = {name.split(" ")[0]: entry for (_, _, name), entry in stats.stats.items()}
+    root = found.pop(recording.report.title.split(" ")[0])
+    assert root[4] == {}
     assert set(found) == set(rows)
     for name, (primitive, calls, own, total, callers) in found.items():
         assert primitive == calls == rows[name].time.calls
         assert own == pytest.approx(rows[name].time.own)
         assert total == pytest.approx(rows[name].time.total)
-        assert sum(caller[3] for caller in callers.values()) in (0, pytest.approx(total))
-    assert stats.total_tt == pytest.approx(sum(row.time.own for row in recording.rows))
+        assert sum(caller[3] for caller in callers.values()) == pytest.approx(total)
+    assert root[:2] == (1, 1)
+    assert root[3] == pytest.approx(recording.report.seconds)
+    assert stats.total_tt == pytest.approx(recording.report.seconds), "with the time outside of layers"
     file = next(file for file, _, name in stats.stats if "layers[0].layers[0].forward" in name)
     assert file == sys.modules["fastconv.nn.conv"].__file__
     assert "Conv2d" in stream.getvalue()

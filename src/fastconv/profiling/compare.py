@@ -131,6 +131,7 @@ def profile(
                 if key_of(call) in found.index
             ],
             threads_seen=["step"],
+            others=recording.others,
             pure_seconds=pure_seconds,
             speedup=pure_seconds / seconds if pure_seconds is not None else None,
             settings={

@@ -4,8 +4,8 @@ The methods are exchanged in the classes when the first recorder starts, and put
 stops: a program that records nothing runs what it always ran. Exchanged are those of all subclasses of
 `Layer` and of the program's own classes that have both methods, there already or made meanwhile.
 
-A call is noted as a plain tuple in a list of its thread. What it means (paths, operations, bytes) is
-worked out after the recording.
+A call is noted in a list of its thread. What it means (paths, operations, bytes) is worked out after the
+recording.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ class Log:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.calls: list[tuple[Any, ...]] = []
+        # The fields of each `Call`, one call after the other: a tuple for each call would be more work for
+        # the collector of garbage than noting it.
+        self.calls: list[Any] = []
         self.stack: list[list[Any]] = []
         self.lost = 0  # nanoseconds that the recorder took for itself
 
@@ -179,7 +181,7 @@ class Session:
                 frame[3] = None  # the note must not keep the layer alive
                 if around is not None:
                     around[2] += took
-                log.calls.append((
+                log.calls.extend((
                     place, backward, start, end, took, frame[2], around,
                     getattr(args[0], "shape", None) if args else None,
                     getattr(result, "shape", None), getattr(result, "dtype", None), backend(), done,
