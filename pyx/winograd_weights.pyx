@@ -14,7 +14,7 @@ from buffers cimport Batch, batch_of
 from parallel cimport allocate, carve, on_line, round_to_line, run_items
 from simd cimport LANES, add, horizontal_sum, real, splat, subtract, vec
 from taps cimport ceil_div
-from tile cimport MAX_ROWS, rows_for, tile_for
+from tile cimport MAX_ROWS, SPARE_ROWS, rows_for, tile_for
 from transforms cimport (
     MOST_SIDE, MOST_TAPS, PAD, PANEL, REACH, Images, Run, Tiling, images_of, read_tiles,
     runs_of, tiling_of, transform_output_gradient, transform_weights_gradient,
@@ -168,7 +168,7 @@ cdef Py_ssize_t item_scratch(const Problem* p) noexcept nogil:
 
 
 cdef Py_ssize_t sums_size(const Problem* p) noexcept nogil:
-    return (p.tiling.elements * CHANNELS + MAX_ROWS) * WIDTH
+    return (p.tiling.elements * CHANNELS + SPARE_ROWS) * WIDTH
 
 
 cdef int sums_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
