@@ -197,3 +197,27 @@ def test_usage_errors(options, tmp_path):
     done = run_in(None, "-m", "fastconv", "run", *options)
     assert done.returncode == 2
     assert "usage: fastconv run" in done.stderr
+
+
+def test_a_report_that_cannot_be_written_is_told_before_the_program_runs(tmp_path):
+    (tmp_path / "program.py").write_text("open('ran', 'w')\n")
+    (tmp_path / "file").write_text("")
+    for report, reason in {
+        "no/where.json": "there is no folder", "file/x.json": "there is no folder", ".": "it is a folder",
+    }.items():  # fmt: skip
+        for command in ("run", "profile"):
+            done = run_in(tmp_path, "-m", "fastconv", command, "--report", report, "program.py")
+            assert done.returncode == 2
+            assert f"cannot write {report}: {reason}" in done.stderr
+    done = run_in(tmp_path, "-m", "fastconv", "profile", "--json", "no/where.json", "program.py")
+    assert done.returncode == 2
+    assert "argument --json: cannot write no/where.json" in done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_report_is_written_where_the_program_was_started(tmp_path):
+    (tmp_path / "else").mkdir()
+    (tmp_path / "program.py").write_text("import os\nos.chdir('else')\n")
+    done = run_in(tmp_path, "-m", "fastconv", "run", "--report", "r.json", "program.py")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "r.json").exists()

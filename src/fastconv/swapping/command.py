@@ -54,7 +54,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="run the first calls of every layer on the program's own class, too; what differs is put back",
     )
     parser.add_argument("--quiet", action="store_true", help="no summary")
-    parser.add_argument("--report", metavar="FILE.json", help="write what was replaced, and what was not")
+    parser.add_argument(
+        "--report", type=file_to_write, metavar="FILE.json", help="write what was replaced, and what was not"
+    )
 
 
 def options_of(arguments: argparse.Namespace) -> Options:
@@ -66,9 +68,6 @@ def run(
     arguments: argparse.Namespace, around: Callable[[Callable[[], None]], None] = lambda program: program()
 ) -> int:
     """Run the program with what `arguments` says replaced; `around` as of `run_script`."""
-    if arguments.report and not os.access(os.path.dirname(arguments.report) or ".", os.W_OK):
-        print(f"fastconv run: cannot write {arguments.report}", file=sys.stderr)
-        return 2
     report = start(options_of(arguments)).report
     # The program's own exit handlers come later and thus run before.
     atexit.register(_finish, report, os.getpid(), arguments.quiet, arguments.report)
@@ -96,6 +95,21 @@ def _kernels() -> str:
         return "NumPy kernels"
     threads = get_num_threads()
     return f"compiled kernels, {ISA}, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def file_to_write(text: str) -> str:
+    """The path of a file that is written at the end: found out before a long run whether it can be."""
+    path = os.path.abspath(text)  # the program may go to another folder
+    folder = os.path.dirname(path)
+    if os.path.isdir(path):
+        reason = "it is a folder"
+    elif not os.path.isdir(folder):
+        reason = f"there is no folder {folder}"
+    elif not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        reason = "permission denied"
+    else:
+        return path
+    raise argparse.ArgumentTypeError(f"cannot write {text}: {reason}")
 
 
 def _layers(text: str) -> frozenset[str]:
