@@ -397,7 +397,7 @@ def test_a_model_is_compared(tmp_path, files):
         (("--model=fastconv:nothing", "--input=8"), "--model 'fastconv:nothing': fastconv has no 'nothing'"),
         (("--model=fastconv:config", "--input=8"), "--model 'fastconv:config' gives dict, which has no for"),
         (("--sort=size", "script.py"), "--sort 'size' is none of time, total, calls"),
-        (("--model=fastconv:ReLU", "--input=8", "--budget=0.1", "--json=/dev/full"), "cannot write /dev/full"),
+        (("--model=fastconv:ReLU", "--input=8", "--budget=0.1", "--json=/dev/full"), "cannot write /dev/"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_one_line(arguments, message, tmp_path):

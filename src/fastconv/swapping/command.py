@@ -30,7 +30,9 @@ def add_run(commands: Any) -> None:
     )
     add_options(run)
     run.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m does")
-    run.add_argument("program", help="a script (- is standard input), a folder or zip file with __main__.py; or a module")
+    run.add_argument(
+        "program", help="a script (- is standard input), a folder or zip file with __main__.py; or a module"
+    )
     run.add_argument("arguments", nargs=argparse.REMAINDER, help="of the program")
 
 
