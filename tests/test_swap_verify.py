@@ -184,6 +184,55 @@ def test_float32_has_its_own_tolerance(mytorch, rng):
     assert report.kept == []
 
 
+@pytest.mark.parametrize(
+    "dtype", ["bool", "uint8", "int64", "float16", "float32", "longdouble", "complex128", "object"]
+)
+@pytest.mark.parametrize("kind", MAKE)
+def test_a_call_of_another_dtype_says_nothing_of_the_class(mytorch, rng, kind, dtype):
+    """It is compared, or is the user's own, as without verification; other objects stay compiled."""
+    module = {"Conv2d_stride1": "Conv2d", "Conv1d_stride1": "Conv1d", "MaxPool2d_stride1": "pool"}.get(
+        kind, {"Upsample2d": "resampling"}.get(kind, kind.lower())
+    )
+    arguments, shape = MAKE[kind]
+    A = np.round(9 * rng.standard_normal(shape)).astype(dtype)
+
+    def results():
+        np.random.seed(4)
+        layer = getattr(mytorch[module], kind)(*arguments)
+        try:
+            Z = layer.forward(A)
+            return [Z, layer.backward(np.cos(Z.real.astype(float)))]
+        except TypeError as error:  # NumPy's, out of the user's own
+            return [str(error)]
+
+    def another():
+        layer = getattr(mytorch[module], kind)(*arguments)
+        layer.backward(layer.forward(rng.standard_normal(shape)))
+        return layer
+
+    mytorch[module]
+    plain = results()
+    report = fastconv.install(verify=True)
+    another()
+    for found, wanted in zip(results(), plain, strict=True):
+        if isinstance(wanted, str):
+            assert found == wanted
+        else:
+            wanted, found = wanted.astype(complex), found.astype(complex)
+            tolerance = {"float16": 0.02, "float32": 1e-5}.get(dtype, 1e-9)
+            np.testing.assert_allclose(found, wanted, atol=tolerance, rtol=tolerance)
+    assert report.kept == []
+    layer = another()
+    assert isinstance(layer, fastconv.Layer)
+
+
+def test_swap_verified_with_another_dtype_says_so(mytorch):
+    model = Model(mytorch["flatten"].Flatten())
+    report = fastconv.swap(model, verify=np.ones((2, 3, 4), complex))
+    assert report.kept == []
+    assert "not verified: A must hold" in report.swapped[0].reason
+
+
 def test_draws_are_consumed_once(mytorch, rng):
     A = rng.standard_normal((3, 4, 2, 2))
     mytorch["dropout2d"]  # seeds the stream
