@@ -233,6 +233,28 @@ def test_swap_verified_with_another_dtype_says_so(mytorch):
     assert "not verified: A must hold" in report.swapped[0].reason
 
 
+def test_many_layers_that_are_alike_are_not_all_verified(mytorch, rng):
+    """The user's own runs for eight of them, and for others that differ in an argument or a shape."""
+    counting = MODULES["pool"].replace("self.A = A", "self.A = A\n        calls.append(A.shape)", 1)
+    mytorch.write("counted", f"{counting}\ncalls = []\n")
+    fastconv.install(verify=True)
+    pool = mytorch["counted"]
+
+    def use(kernel, side, backward=True):
+        before = len(pool.calls)
+        for _ in range(12):
+            layer = pool.MaxPool2d_stride1(kernel)
+            for _ in range(2):
+                Z = layer.forward(rng.standard_normal((1, 2, side, side)))
+                if backward:
+                    layer.backward(Z)
+        return len(pool.calls) - before
+
+    assert use(2, 5, backward=False) == 24  # whose backward has not been seen
+    assert use(2, 5) == use(3, 5) == use(2, 6) == 16  # a layer's first and second call are two kinds
+    assert use(2, 5) == 0
+
+
 def test_draws_are_consumed_once(mytorch, rng):
     A = rng.standard_normal((3, 4, 2, 2))
     mytorch["dropout2d"]  # seeds the stream

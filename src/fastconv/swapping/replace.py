@@ -11,6 +11,7 @@ import inspect
 import threading
 import types
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -44,6 +45,7 @@ class Replacement:
     methods : forward and backward of `cls`
     objects : how many have been made compiled
     checks : what verifies an object's calls, by its id
+    agreed : how many calls have been verified, by the kind of object and call
     answers : which attributes of a layer inside the user's objects have themselves
     retired : the reason why the user's own class is used again, or None
     """
@@ -58,6 +60,7 @@ class Replacement:
         self.check, self.refused = check, refused
         self.objects = 0
         self.checks: dict[int, Any] = {}
+        self.agreed: Counter[Any] = Counter()
         self.answers: frozenset[str] = frozenset(OF_INNER)
         self.methods: dict[str, Callable[..., Any]] = {}
         self.retired: str | None = None
