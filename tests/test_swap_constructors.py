@@ -8,6 +8,7 @@ import pytest
 
 import fastconv
 import fastconv.functional as F
+from mytorch_projects import MODULES
 
 STRIDE1 = """
 import numpy as np
@@ -399,6 +400,11 @@ def test_patched_layers_inside_are_called(mytorch, A, patch):
         ("self.dLdW = np.zeros(self.W.shape)\n        self.dLdW += 0", 1, False),
         ("self.dLdW += 0", 2, True),
         ("self.dLdW[:, :, 0] += 0", 2, True),
+        ("self.dLdW, self.dLdb = np.zeros(self.W.shape), 0\n        self.dLdW += 0", 1, False),
+        ("self.dLdW = g = np.zeros(self.W.shape)\n        self.dLdW += 0", 1, False),
+        ("self.dLdW = np.zeros_like(self.dLdW)\n        self.dLdW[0] += 0", 1, False),
+        ("self.dLdW = np.zeros(self.dLdW.shape, self.dLdW.dtype)\n        self.dLdW[0] += 0", 1, False),
+        ("self.dLdW = np.add(np.zeros_like(self.dLdW), self.dLdW)", 2, True),
         ("self.dLdW = self.dLdW + 0", 2, True),
         ("self.dLdW.fill(0)\n        self.dLdW[0] += 1", 1, True),
         ("self.dLdW[:, :, 0, 0] = 0", 1, True),
@@ -467,12 +473,117 @@ def test_the_oldest_revision(mytorch, A, verify):
         np.testing.assert_allclose(layer.backward(delta=y), own.backward(y), atol=1e-9)
         np.testing.assert_allclose(layer.dW, own.dW, atol=1e-9)
         np.testing.assert_allclose(layer.db, own.db, atol=1e-9)
-    layer.dW = np.zeros(layer.W.shape)
-    assert layer.conv1d_stride1.dLdW is layer.dW
     assert not hasattr(layer, "dLdW")
     if verify:
         assert report.swapped[0].calls == 4
         assert report.kept == []
+
+
+STRIDE1_OLDER = """
+import numpy as np
+
+class Conv1d_stride1:
+    def __init__(self, in_channels, out_channels, kernel_size):
+        self.kernel_size = kernel_size
+        self.W = np.random.normal(0, 1.0, (out_channels, in_channels, kernel_size))
+        self.b = np.zeros(out_channels)
+        self.dW = np.zeros(self.W.shape)
+        self.db = np.zeros(self.b.shape)
+    def forward(self, x):
+        self.x = x
+        return np.stack([
+            np.tensordot(x[:, :, i:i + self.kernel_size], self.W, ((1, 2), (1, 2))) + self.b
+            for i in range(x.shape[2] - self.kernel_size + 1)], axis=2)
+    def backward(self, delta):
+        dx, self.dW = np.zeros(self.x.shape), np.zeros(self.W.shape)
+        self.db = delta.sum((0, 2))
+        for i in range(delta.shape[2]):
+            at = slice(i, i + self.kernel_size)
+            self.dW += np.tensordot(delta[:, :, i], self.x[:, :, at], (0, 0))
+            dx[:, :, at] += np.tensordot(delta[:, :, i], self.W, (1, 0))
+        return dx
+"""
+
+
+@pytest.mark.parametrize("way", ["update", "item", "setattr"])
+@pytest.mark.parametrize("swapped", ["made", "live"])
+@pytest.mark.parametrize(("source", "name"), [(OLDER, "Conv1D"), (STRIDE1_OLDER, "Conv1d_stride1")])
+def test_a_checkpoint_of_the_objects_own_attributes(mytorch, A, source, name, swapped, way):
+    """What is saved from ``vars(layer)`` of either class can be put back into either."""
+    mytorch.write("older", source)
+    plain = getattr(mytorch["older"], name)
+    arguments = (3, 4, 2, 2)[: 4 if name == "Conv1D" else 3]
+    own = plain(*arguments)
+    if swapped == "made":
+        fastconv.install()
+        layer = getattr(mytorch["older"], name)(*arguments)
+    else:
+        layer = plain(*arguments)
+        assert "not found" not in str(fastconv.swap(layer))
+    assert isinstance(layer, fastconv.Layer)
+    assert not any(isinstance(value, fastconv.Layer) for value in vars(layer).values())
+
+    def arrays(of):
+        return {k: v.copy() for k, v in vars(of).items() if isinstance(v, np.ndarray) and k not in ("x", "A")}
+
+    def restore(to, state):
+        if way == "update":
+            vars(to).update(state)
+        for key, value in state.items():
+            if way == "item":
+                to.__dict__[key] = value
+            elif way == "setattr":
+                setattr(to, key, value)
+
+    def train(of):
+        for _ in range(2):
+            y = of.forward(A[:, :, 0])
+            dx = of.backward(y)
+            of.W -= 0.1 * of.dW
+            of.b = of.b - 0.1 * of.db
+        return y, dx, of.W, of.b, of.dW, of.db
+
+    assert arrays(layer).keys() == arrays(own).keys() == {"W", "b", "dW", "db"}
+    start = arrays(own)
+    restore(layer, {k: v.copy() for k, v in start.items()})
+    results = train(own)
+    for found, wanted in zip(train(layer), results, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-9)
+    end = arrays(layer)
+    for key, wanted in arrays(own).items():
+        np.testing.assert_allclose(end[key], wanted, atol=1e-9)
+    restore(layer, start)
+    for found, wanted in zip(train(layer), results, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-9)
+
+
+WITHOUT_GRADIENTS = OLDER.replace("self.dW, self.db = np.zeros(self.W.shape), np.zeros(self.b.shape)", "").replace(
+    "dx = np", "self.dLdW, self.dLdb = np.zeros(self.W.shape), 0\n        dx = np"
+).replace("self.dW", "self.dLdW").replace("self.db", "self.dLdb")  # fmt: skip
+
+
+def test_gradients_that_the_backward_alone_makes(mytorch, A):
+    mytorch.write("older", WITHOUT_GRADIENTS)
+    own = mytorch["older"].Conv1D(3, 4, 2, 2)
+    fastconv.install()
+    layer = mytorch["older"].Conv1D(3, 4, 2, 2)
+    layer.W = own.W
+    assert not hasattr(layer, "dLdW")
+    for of in (own, layer):
+        of.backward(of.forward(A[:, :, 0]))
+    np.testing.assert_allclose(layer.dLdW, own.dLdW, atol=1e-9)
+    np.testing.assert_allclose(layer.dLdb, own.dLdb, atol=1e-9)
+
+
+def test_a_pickle_names_nothing_of_ours(mytorch, A):
+    pool = MODULES["pool"].replace("MaxPool2d_stride1", "_Inside").replace("maxpool2d_stride1", "inside")
+    mytorch.write("own_pool", pool)
+    mytorch.write("older", OLDER)
+    fastconv.install()
+    for layer, x in ((mytorch["own_pool"].MaxPool2d(2, 2), A), (mytorch["older"].Conv1D(3, 4, 2, 2), A[:, :, 0])):
+        assert isinstance(layer, fastconv.Layer)
+        layer.forward(x)
+        assert b"fastconv" not in pickle.dumps(layer)
 
 
 # ---- layers inside -------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ def _known_inside(method: Method, part: str) -> Method:
 
     def forward(self: Any, A: Any) -> Any:
         Z = method(self, A)
-        inner = vars(self)[part]
+        inner = vars(self).get(part)
         if hasattr(type(inner), "_fastconv_replacement"):
             state = vars(inner)
             state.pop("A", None)
@@ -169,7 +169,7 @@ def _composed(replacement: Replacement, name: str, method: Method, parts: tuple[
     def composed(self: Any, *args: Any, **kwargs: Any) -> Any:
         state = vars(self)
         for part in parts:
-            if not _as_made(state, part, state[part]):
+            if part in state and not _as_made(state, part, state[part]):
                 return theirs(self, *args, **kwargs)
         return method(self, *args, **kwargs)
 

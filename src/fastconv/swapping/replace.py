@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..nn.conv import ConvOuter, ConvStride1
-from .catalogue import OLDER_GRADIENTS, own_parameters
+from .catalogue import own_parameters
 from .methods import catch_up
 from .pending import add_pending
 from .recognise import Recognised, Refused
@@ -241,13 +240,6 @@ class Replacement:
                 part = replacement_of(type(value)) if deep else None
                 whole = part is not None and type(value) is part.cls
                 vars(twin)[name] = part.twin(value, memo=memo) if part is not None and whole else value
-        if issubclass(self.fast, ConvOuter) and type(layer.inner).__module__.startswith("fastconv."):
-            # The user's class has no inner layer: it holds the parameters itself.
-            vars(twin).update({name: getattr(layer.inner, name) for name in ConvStride1.parameter_names})
-        if self.recognised.older_gradients:
-            for older, name in OLDER_GRADIENTS.items():
-                vars(twin)[older] = getattr(layer, older)
-                vars(twin).pop(name, None)
         return twin
 
     def rebase(self) -> None:

@@ -62,8 +62,9 @@ def make_class(replacement: Replacement) -> type[Any]:
     }
     if issubclass(fast, ConvOuter):
         namespace |= {name: _OfUsers(replacement, name) for name in OF_INNER}
-    if replacement.recognised.older_gradients:
-        namespace |= {older: _alias(name) for older, name in OLDER_GRADIENTS.items()}
+        namespace["inner"] = property(_holder)
+    elif replacement.recognised.older_gradients:
+        namespace |= {name: _alias(older) for older, name in OLDER_GRADIENTS.items()}
     try:
         return _new_class(replacement, (fast, original), namespace)
     except TypeError:  # an extension type, whose objects no other class can share
@@ -148,12 +149,32 @@ class _OfUsers:
 
 
 def _alias(name: str) -> property:
-    def holder(layer: Any) -> Any:
-        return layer.inner if isinstance(layer, ConvOuter) else layer
+    return property(lambda self: getattr(self, name), lambda self, value: setattr(self, name, value))
 
-    return property(
-        lambda self: getattr(holder(self), name), lambda self, value: setattr(holder(self), name, value)
-    )
+
+def _holder(layer: Any) -> Any:
+    """What holds the parameters of an outer layer: the one inside, or itself where there is none."""
+    inner = vars(layer).get(layer._inner)
+    return _Own(layer) if inner is None else inner
+
+
+class _Own:
+    """The parameters of an outer layer that the user's class keeps in the layer itself."""
+
+    def __init__(self, layer: Any) -> None:
+        state = vars(layer)
+        older = replacement_of(type(layer)).recognised.older_gradients  # type: ignore[union-attr]
+        object.__setattr__(self, "state", state)
+        object.__setattr__(self, "names", {v: k for k, v in OLDER_GRADIENTS.items()} if older else {})
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.state[self.names.get(name, name)]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.state[self.names.get(name, name)] = value
 
 
 def _missing_attribute(replacement: Replacement) -> Callable[[Any, str], Any]:
@@ -207,7 +228,8 @@ def _set_state(self: Any, state: State) -> None:
     replacement = replacement_of(type(self))
     assert replacement is not None
     try:
-        full = taken_over(replacement.fast, state, sizes_of(replacement.fast, state))
+        older = replacement.recognised.older_gradients
+        full = taken_over(replacement.fast, state, sizes_of(replacement.fast, state), older)
         add_pending(replacement.fast, full, state)
     except (Refused, Unwritten):
         self.__dict__.update(state)
