@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import threading
-import types
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,7 +21,16 @@ from .catalogue import own_parameters
 from .methods import catch_up
 from .pending import add_pending
 from .recognise import Recognised, Refused
-from .standin import DERIVED, OF_INNER, empty, how_to_keep, make_class, private_names, replacement_of
+from .standin import (
+    DERIVED,
+    OF_INNER,
+    empty,
+    how_to_keep,
+    make_class,
+    private_names,
+    replacement_of,
+    unannounced,
+)  # fmt: skip
 from .state import Sizes, State, Unwritten, attributes, sizes_of, taken_over
 
 # Functions of ours that may be called while the name of a class means the user's own again.
@@ -201,7 +209,7 @@ class Replacement:
     def _derived_class(self, theirs: type) -> type:
         """For a user's class that is itself derived from the original one."""
         namespace = {"__module__": theirs.__module__, "__qualname__": theirs.__qualname__, DERIVED: theirs}
-        return types.new_class(theirs.__name__, (theirs, self.cls), exec_body=lambda ns: ns.update(namespace))
+        return unannounced(theirs.__name__, (theirs, self.cls), namespace)
 
     def instead(self, layer: Any, name: str, args: Any, kwargs: Any, error: Exception) -> Any:
         """The user's own method, where the compiled one has raised an error.

@@ -106,7 +106,7 @@ def _targets(node: ast.Assign) -> Iterator[ast.expr]:
         yield from target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]
 
 
-_OF_THE_SHAPE = ("shape", "dtype", "size", "ndim", "len", "zeros_like", "empty_like", "ones_like", "full_like")
+_OF_THE_SHAPE = ("shape", "dtype", "size", "ndim", "len", "zeros_like", "empty_like", "ones_like")
 
 
 def _numbers_of(text: str, value: ast.AST) -> bool:

@@ -10,12 +10,12 @@ has (methods, base classes, ``isinstance``) is still there.
 
 from __future__ import annotations
 
+import abc
 import builtins
 import copy
 import copyreg
 import inspect
 import sys
-import types
 from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -78,13 +78,18 @@ def _new_class(
         name: method_of(replacement, name, inherits=replacement.original in bases)
         for name in ("forward", "backward")
     }
-    everything = {**namespace, **replacement.methods}
-    bases = (_Unannounced, *bases)
-    return types.new_class(replacement.name, bases, exec_body=lambda names: names.update(everything))
+    return unannounced(replacement.name, (_Unannounced, *bases), {**namespace, **replacement.methods})
+
+
+def unannounced(name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> type[Any]:
+    """A new class, past what a user's metaclass does with one, which it has done with the user's."""
+    kind: type[type] = max(map(type, bases), key=lambda kind: len(kind.__mro__))
+    make = abc.ABCMeta.__new__ if issubclass(kind, abc.ABCMeta) else type.__new__
+    return make(kind, name, bases, namespace)
 
 
 class _Unannounced:
-    """A user's ``__init_subclass__``, of a registry say, has seen the user's class, and sees not ours."""
+    """A user's ``__init_subclass__`` has seen the user's class, too, and sees not ours."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         if "_fastconv_replacement" not in vars(cls) and DERIVED not in vars(cls):
