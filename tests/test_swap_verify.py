@@ -148,6 +148,46 @@ def test_a_wrong_class_is_put_back_and_the_program_runs_as_without(mytorch, rng,
     assert not isinstance(compiled(*arguments), fastconv.Layer)
 
 
+ABSTRACT = """
+import abc
+
+class Module(abc.ABC):
+    count = 0
+    def __init__(self):
+        type(self).count += 1
+    @abc.abstractmethod
+    def forward(self, A): ...
+    @abc.abstractmethod
+    def backward(self, dLdZ): ...
+
+class Flatten(Module):
+    def forward(self, A):
+        self.seen = A.shape
+        return A.reshape(len(A), -1) + OFF
+    def backward(self, dLdZ):
+        return dLdZ.reshape(self.seen)
+"""
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_classes_derived_from_abstract_ones(mytorch, wrong):
+    mytorch.write("abstract", ABSTRACT.replace("OFF", str(int(wrong))))
+    report = fastconv.install(verify=True)
+    module = mytorch["abstract"]
+    flat = module.Flatten()
+    assert isinstance(flat, module.Module)
+    A = np.arange(24.0).reshape(2, 3, 4)
+    np.testing.assert_array_equal(flat.forward(A), A.reshape(2, 12) + wrong)
+    np.testing.assert_array_equal(flat.backward(A.reshape(2, 12)), A)
+    assert isinstance(flat, fastconv.Layer) == (not wrong)
+    assert len(report.kept) == wrong
+    assert "extension type" not in str(report)
+    module.Flatten()
+    assert module.Flatten.count == 2
+    report.undo()
+    assert not issubclass(module.Flatten, fastconv.Layer)
+
+
 def test_the_numbers_are_given(mytorch, rng, capsys):
     mytorch.write(
         "wrong", MODULES["flatten"].replace("A.reshape(A.shape[0], -1)", "A.reshape(A.shape[0], -1) + 0.25")

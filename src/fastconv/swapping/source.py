@@ -55,6 +55,19 @@ def gradients_kept(backward: Any) -> dict[str, str]:
     return found
 
 
+def asks_for(forward: Any) -> set[str]:
+    """The attributes of its own that a forward's conditions look at, and that it does not set itself."""
+    function = _function(forward)
+    if function is None or not function.args.args:
+        return set()
+    asked: set[str] = set()
+    for node in _own_nodes(function):
+        if isinstance(node, (ast.If, ast.IfExp, ast.While)):
+            asked |= {ast.unparse(part) for part in ast.walk(node.test) if isinstance(part, ast.Attribute)}
+    owner = f"{function.args.args[0].arg}."
+    return {name.removeprefix(owner) for name in asked - _assigned(function).keys() if name.startswith(owner)}
+
+
 def draws_otherwise(forward: Any) -> bool:
     """Whether a written forward has no draw from NumPy's global binomial in it."""
     function = _function(forward)

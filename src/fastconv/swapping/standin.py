@@ -17,7 +17,7 @@ import copyreg
 import inspect
 import sys
 from collections.abc import Callable
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any
 
 from ..nn import Layer
@@ -78,7 +78,8 @@ def _new_class(
         name: method_of(replacement, name, inherits=replacement.original in bases)
         for name in ("forward", "backward")
     }
-    return unannounced(replacement.name, (_Unannounced, *bases), {**namespace, **replacement.methods})
+    quiet = _quiet(abc.ABC if abc.ABC in bases[-1].__mro__ else object)
+    return unannounced(replacement.name, (quiet, *bases), {**namespace, **replacement.methods})
 
 
 def unannounced(name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> type[Any]:
@@ -88,12 +89,19 @@ def unannounced(name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -
     return make(kind, name, bases, namespace)
 
 
-class _Unannounced:
-    """A user's ``__init_subclass__`` has seen the user's class, too, and sees not ours."""
+@lru_cache(maxsize=2)
+def _quiet(layout: type) -> type:
+    """A base for the class in a user's place: ``__init_subclass__`` has seen the user's, and sees not this.
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        if "_fastconv_replacement" not in vars(cls) and DERIVED not in vars(cls):
-            super().__init_subclass__(**kwargs)
+    An object can only go to a class of its own layout, which is that of the first base.
+    """
+
+    class Quiet(layout):  # type: ignore[misc]
+        def __init_subclass__(cls, **kwargs: Any) -> None:
+            if "_fastconv_replacement" not in vars(cls) and DERIVED not in vars(cls):
+                super().__init_subclass__(**kwargs)
+
+    return Quiet
 
 
 def how_to_keep(replacement: Replacement) -> str:
