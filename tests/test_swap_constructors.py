@@ -563,6 +563,64 @@ WITHOUT_GRADIENTS = WITHOUT_GRADIENTS.replace("self.dW", "self.dLdW").replace("s
 )  # fmt: skip
 
 
+ELSEWHERE = """
+    W = property(lambda self: self.params["weight"], lambda self, W: self.params.update(weight=W))
+    @property
+    def b(self):
+        return self.bias
+    @b.setter
+    def b(self, b):
+        self.bias = b
+"""
+
+
+def elsewhere(source):
+    """The class with its parameters in a dict and under another name, and properties W and b."""
+    source = source.replace("        self.W = ", "        self.params = {}\n        self.W = ")
+    return source.replace("    def forward", f"{ELSEWHERE}\n    def forward")
+
+
+@pytest.mark.parametrize("swapped", ["made", "verified", "live"])
+@pytest.mark.parametrize(("source", "name"), [(OLDER, "Conv1D"), (STRIDE1_OLDER, "Conv1d_stride1")])
+def test_parameters_under_other_names(mytorch, A, source, name, swapped):
+    mytorch.write("older", elsewhere(source))
+    plain = getattr(mytorch["older"], name)
+    arguments = (3, 4, 2, 2)[: 4 if name == "Conv1D" else 3]
+    own = plain(*arguments)
+    if swapped == "live":
+        layer = plain(*arguments)
+        report = fastconv.swap(layer)
+    else:
+        report = fastconv.install(verify=swapped == "verified")
+        layer = getattr(mytorch["older"], name)(*arguments)
+    assert isinstance(layer, fastconv.Layer)
+    assert vars(layer).keys() >= {"params", "bias"}
+    assert not vars(layer).keys() & {"W", "b"}
+    layer.params["weight"], layer.bias = own.W.copy(), own.b.copy()
+    again = copy.deepcopy(layer) if swapped == "live" else pickle.loads(pickle.dumps(layer))
+    for of in (layer, again, own):
+        for _ in range(2):
+            y = of.forward(A[:, :, 0])
+            dx = of.backward(y)
+            of.params["weight"] -= 0.1 * of.dW
+            of.b = of.bias - 0.1 * of.db
+        of.results = [y, dx, of.W, of.params["weight"], of.b, of.bias, of.dW, of.db]
+    for found, copied, wanted in zip(layer.results, again.results, own.results, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-9)
+        np.testing.assert_allclose(copied, wanted, atol=1e-9)
+    assert report.kept == []
+    report.undo()
+    np.testing.assert_allclose(layer.forward(A[:, :, 0]), own.forward(A[:, :, 0]), atol=1e-12)
+
+
+def test_gradients_that_are_properties_are_left_alone(mytorch):
+    more = "\n    dLdW = property(lambda self: self.g, lambda self, g: setattr(self, 'g', g))\n"
+    module, report = defined(mytorch, more=more)
+    layer = module.Conv2d_stride1(3, 4, 2)
+    assert not isinstance(layer, fastconv.Layer)
+    assert "its gradients are properties" in str(report)
+
+
 def test_gradients_that_the_backward_alone_makes(mytorch, A):
     mytorch.write("older", WITHOUT_GRADIENTS)
     own = mytorch["older"].Conv1D(3, 4, 2, 2)

@@ -29,7 +29,7 @@ def add_pending(fast: type[Layer], state: State, theirs: Mapping[str, Any]) -> s
     if issubclass(fast, ConvOuter):
         state["A"] = _outer_input(fast, state, theirs)
     elif issubclass(fast, ConvStride1):
-        state["A"] = _input(theirs, state["W"].ndim)
+        state["A"] = _input(theirs, theirs["W"].ndim)
     elif issubclass(fast, _Pool2d):
         state["A"] = _input(theirs, 4, fallback="pool2d_stride1")
         if state["A"] is not None:
@@ -75,7 +75,7 @@ def _outer_input(fast: type[ConvOuter], state: State, theirs: Mapping[str, Any])
     """The inner layer has kept the input as it was padded or upsampled: a view undoes that."""
     inner = theirs.get(fast._inner)
     if inner is None:
-        return _input(theirs, np.ndim(state["W"]))
+        return _input(theirs, np.ndim(theirs["W"]))
     held = _input(attributes(inner), np.ndim(inner.W))
     if held is None:
         return _input(theirs, np.ndim(inner.W))

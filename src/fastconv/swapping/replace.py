@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..nn.conv import ConvStride1
 from .catalogue import own_parameters
 from .methods import catch_up
 from .pending import add_pending
@@ -53,6 +54,7 @@ class Replacement:
     objects : how many have been made compiled
     checks : what verifies an object's calls, by its id
     agreed : how many calls have been verified, by the kind of object and call
+    properties : of the user's class, for parameters that it keeps under other names
     answers : which attributes of a layer inside the user's objects have themselves
     retired : the reason why the user's own class is used again, or None
     """
@@ -73,6 +75,11 @@ class Replacement:
         self.retired: str | None = None
         # Objects of classes that users derive from `cls`, by id: they need not be hashable.
         self.derived = weakref.WeakValueDictionary[int, Any]()
+        # Parameters that the user's class keeps elsewhere.
+        self.properties = frozenset(
+            name for name in ConvStride1.parameter_names
+            if isinstance(inspect.getattr_static(self.original, name, None), property)
+        )  # fmt: skip
         self.cls: type[Any] = make_class(self)
         self.in_place = _exchangeable(self.cls, self.original)
         self._signature = inspect.signature(self.fast if recognised.parameters is None else self.original)
@@ -95,7 +102,8 @@ class Replacement:
             return
         try:
             sizes, functions = self._arguments(args, kwargs)
-            self._fill(layer, {} if made is None else attributes(made), sizes, functions)
+            theirs = {} if made is None else self.complete(attributes(made))
+            self._fill(layer, theirs, sizes, functions)
         except Refused as reason:
             self._leave(layer, made, str(reason))
             return
@@ -128,7 +136,7 @@ class Replacement:
 
     def _fill(self, layer: Any, theirs: State, sizes: Sizes, functions: Sizes) -> None:
         try:
-            state = taken_over(self.fast, theirs, sizes, self.recognised.older_gradients)
+            state = self.taken_over(theirs, sizes)
         except Unwritten:
             try:
                 state = vars(self.fast(**sizes, **functions))
@@ -142,6 +150,17 @@ class Replacement:
             change_class(layer, self.cls)
         layer.__dict__.clear()
         layer.__dict__.update(state)
+
+    def taken_over(self, theirs: State, sizes: Sizes) -> State:
+        return taken_over(self.fast, theirs, sizes, self.recognised.older_gradients, self.properties)
+
+    def complete(self, theirs: State) -> State:
+        """The attributes of a user's object, and what properties of its class make of them."""
+        if not self.properties:
+            return theirs
+        own = empty(self.original)
+        vars(own).update(theirs)
+        return theirs | {name: getattr(own, name, None) for name in self.properties}
 
     def answered(self, theirs: State) -> frozenset[str]:
         return frozenset(name for name in OF_INNER if name in theirs or hasattr(self.original, name))
@@ -194,10 +213,9 @@ class Replacement:
         """
         if not self.in_place:
             raise Refused("objects of its class cannot change their class")
-        theirs = attributes(layer)
+        theirs = self.complete(attributes(layer))
         try:
-            older = self.recognised.older_gradients
-            state = taken_over(self.fast, theirs, sizes_of(self.fast, theirs), older)
+            state = self.taken_over(theirs, sizes_of(self.fast, theirs))
             lost = add_pending(self.fast, state, theirs)
         except Unwritten:
             raise Refused("its constructor is unwritten") from None

@@ -26,7 +26,7 @@ from .catalogue import OLDER_GRADIENTS
 from .methods import catch_up, method_of
 from .pending import add_pending
 from .recognise import Refused
-from .state import State, Unwritten, sizes_of, taken_over
+from .state import State, Unwritten, sizes_of
 
 if TYPE_CHECKING:
     from .replace import Replacement
@@ -62,6 +62,7 @@ def make_class(replacement: Replacement) -> type[Any]:
     }
     if issubclass(fast, ConvOuter):
         namespace |= {name: _OfUsers(replacement, name) for name in OF_INNER}
+        namespace |= {name: inspect.getattr_static(original, name) for name in replacement.properties}
         namespace["inner"] = property(_holder)
     elif replacement.recognised.older_gradients:
         namespace |= {name: _alias(older) for older, name in OLDER_GRADIENTS.items()}
@@ -175,19 +176,27 @@ class _Own:
     """The parameters of an outer layer that the user's class keeps in the layer itself."""
 
     def __init__(self, layer: Any) -> None:
-        state = vars(layer)
-        older = replacement_of(type(layer)).recognised.older_gradients  # type: ignore[union-attr]
-        object.__setattr__(self, "state", state)
-        object.__setattr__(self, "names", {v: k for k, v in OLDER_GRADIENTS.items()} if older else {})
+        replacement = replacement_of(type(layer))
+        assert replacement is not None
+        older = replacement.recognised.older_gradients
+        vars(self).update(
+            layer=layer, properties=replacement.properties,
+            names={v: k for k, v in OLDER_GRADIENTS.items()} if older else {},
+        )  # fmt: skip
 
     def __getattr__(self, name: str) -> Any:
+        if name in self.properties:
+            return getattr(self.layer, name)
         try:
-            return self.state[self.names.get(name, name)]
+            return vars(self.layer)[self.names.get(name, name)]
         except KeyError:
             raise AttributeError(name) from None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self.state[self.names.get(name, name)] = value
+        if name in self.properties:
+            setattr(self.layer, name, value)
+        else:
+            vars(self.layer)[self.names.get(name, name)] = value
 
 
 def _missing_attribute(replacement: Replacement) -> Callable[[Any, str], Any]:
@@ -241,15 +250,15 @@ def _set_state(self: Any, state: State) -> None:
     replacement = replacement_of(type(self))
     assert replacement is not None
     try:
-        older = replacement.recognised.older_gradients
-        full = taken_over(replacement.fast, state, sizes_of(replacement.fast, state), older)
-        add_pending(replacement.fast, full, state)
+        theirs = replacement.complete(state)
+        full = replacement.taken_over(theirs, sizes_of(replacement.fast, theirs))
+        add_pending(replacement.fast, full, theirs)
     except (Refused, Unwritten):
         self.__dict__.update(state)
         if replacement.in_place and type(self) is replacement.cls:
             object.__setattr__(self, "__class__", replacement.original)
         return
-    replacement.answers = replacement.answered(state)
+    replacement.answers = replacement.answered(theirs)
     full |= {k: v for k, v in state.items() if k in private_names(replacement.fast) and v is not None}
     self.__dict__.update(full)
 
