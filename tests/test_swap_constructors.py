@@ -1,7 +1,9 @@
 """Objects of replaced classes: whatever the user's constructor does, the compiled layer starts from it."""
 
 import copy
+import inspect
 import pickle
+import typing
 
 import numpy as np
 import pytest
@@ -408,6 +410,9 @@ def test_patched_layers_inside_are_called(mytorch, A, patch):
         ("self.dLdW = self.dLdW + 0", 2, True),
         ("self.dLdW.fill(0)\n        self.dLdW[0] += 1", 1, True),
         ("self.dLdW[:, :, 0, 0] = 0", 1, True),
+        ("np.sum(dLdZ, out=self.dLdW)", 1, True),
+        ("np.copyto(self.dLdW, 0)", 1, True),
+        ("np.add(self.dLdW, 0, out=self.dLdW)", 2, True),
     ],
 )
 def test_gradients_are_set_filled_or_summed(mytorch, A, backward, twice, same_array):
@@ -421,6 +426,27 @@ def test_gradients_are_set_filled_or_summed(mytorch, A, backward, twice, same_ar
     layer.backward(Z)
     np.testing.assert_allclose(layer.dLdW, twice * wanted, atol=1e-9)
     assert (layer.dLdW is array) == same_array
+
+
+def test_gradients_that_the_backward_of_a_base_sums(mytorch, A):
+    """And what the methods of the class say of themselves."""
+    source = STRIDE1.format(parameters=PARAMETERS, body=USUAL, backward="self.dLdW += 0")
+    source = source.replace("class Conv2d_stride1:", "class Base:") + (
+        "class Conv2d_stride1(Base):\n"
+        "    def forward(self, A: 'np.ndarray', /):\n        return super().forward(A)\n"
+        "    def backward(self, dLdZ):\n        return super().backward(dLdZ)\n"
+    )
+    mytorch.write("based", source)
+    own = inspect.signature(mytorch["based"].Conv2d_stride1.forward)
+    fastconv.install()
+    layer = mytorch["based"].Conv2d_stride1(3, 4, 2)
+    Z = layer.forward(A)
+    layer.backward(Z)
+    once = layer.dLdW.copy()
+    layer.backward(Z)
+    np.testing.assert_allclose(layer.dLdW, 2 * once, atol=1e-9)
+    assert inspect.signature(type(layer).forward) == own
+    assert typing.get_type_hints(type(layer).forward) == {"A": np.ndarray}
 
 
 OLDER = """

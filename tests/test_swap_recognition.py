@@ -282,3 +282,21 @@ def test_compiled_modules_without_source(tmp_path):
     print(issubclass(compiled.Conv2d_stride1, fastconv.Layer), issubclass(compiled.MaxPool2d, fastconv.Layer))
     """.replace("FOLDER", str(tmp_path))
     assert output_of(script) == "['Conv2d_stride1', 'MaxPool2d'] compiled\nFalse False"
+
+
+def test_a_class_whose_objects_cannot_change_it(mytorch):
+    source = "from typing import Generic, TypeVar\nclass Stage(Generic[TypeVar('T')]): pass\n"
+    source += layer().replace("class MaxPool2d", "class MaxPool2d(Stage[int])")
+    entry, cls = outcome(mytorch, source, "MaxPool2d")
+    assert entry.reason == "its objects cannot change their class"
+    assert not issubclass(cls, fastconv.Layer)
+
+
+def test_a_class_derived_from_a_decorated_one(mytorch):
+    """Its base is the class that the name means afterwards."""
+    source = layer().replace("class MaxPool2d", "def same(cls): return cls\n@same\nclass MaxPool2d")
+    entry, cls = outcome(mytorch, source + "class Mine(MaxPool2d): pass\n", "MaxPool2d")
+    assert entry.by == "fastconv.MaxPool2d"
+    mine = mytorch["students"].Mine
+    assert issubclass(mine, cls)
+    assert isinstance(mine(2, 2), fastconv.MaxPool2d)

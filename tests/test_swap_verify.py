@@ -188,6 +188,29 @@ def test_classes_derived_from_abstract_ones(mytorch, wrong):
     assert not issubclass(module.Flatten, fastconv.Layer)
 
 
+COUNTED = """
+class Flatten:
+    made = []
+    def __new__(cls):
+        cls.made.append(super().__new__(cls))
+        return cls.made[-1]
+    def forward(self, A):
+        self.seen = A.shape
+        return A.reshape(len(A), -1)
+    def backward(self, dLdZ):
+        return dLdZ.reshape(self.seen)
+"""
+
+
+def test_no_object_is_made_that_the_class_would_notice(mytorch, rng):
+    mytorch.write("counted", COUNTED)
+    fastconv.install(verify=True)
+    flat = mytorch["counted"].Flatten()
+    for _ in range(3):
+        flat.backward(flat.forward(rng.standard_normal((2, 3, 4))))
+    assert mytorch["counted"].Flatten.made == [flat]
+
+
 def test_the_numbers_are_given(mytorch, rng, capsys):
     mytorch.write(
         "wrong", MODULES["flatten"].replace("A.reshape(A.shape[0], -1)", "A.reshape(A.shape[0], -1) + 0.25")
@@ -224,6 +247,7 @@ def test_float32_has_its_own_tolerance(mytorch, rng):
     assert report.kept == []
 
 
+@pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning")
 @pytest.mark.parametrize(
     "dtype", ["bool", "uint8", "int64", "float16", "float32", "longdouble", "complex128", "object"]
 )

@@ -31,11 +31,12 @@ class ClassStatements:
         before = self.before = builtins.__build_class__
 
         def __build_class__(function: Any, name: str, /, *bases: Any, **kwargs: Any) -> Any:
-            cls = before(function, name, *bases, **kwargs)
             session = self.session
             if session is None:
-                return cls
+                return before(function, name, *bases, **kwargs)
             session.scan_waiting()
+            cls = before(function, name, *map(session.meant, bases), **kwargs)
+            session.scan_waiting()  # a class inside it
             if name not in KNOWN or not isinstance(cls, type):
                 return cls
             if _bound_next(_statement(sys._getframe(1))):

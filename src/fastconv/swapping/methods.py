@@ -59,9 +59,8 @@ def _named(method: Any, theirs: Any) -> Method:
         method.__code__, method.__globals__, theirs.__name__, method.__defaults__, method.__closure__
     )
     named.__dict__.update(method.__dict__)
-    named.__kwdefaults__, named.__annotations__ = method.__kwdefaults__, method.__annotations__
-    named.__qualname__, named.__doc__ = theirs.__qualname__, theirs.__doc__
-    return named
+    named.__kwdefaults__ = method.__kwdefaults__
+    return wraps(theirs)(named)
 
 
 # ---- gradients that are not set anew -------------------------------------------------------------

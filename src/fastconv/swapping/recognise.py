@@ -89,8 +89,17 @@ def recognise(cls: type, users: UserCode) -> Recognised:
     missing = tuple(name for name in methods if unwritten(getattr(cls, name)))
     older = hasattr(fast, "dLdW") or "dLdW" in fast.parameter_names
     older = older and OLDER_GRADIENTS.keys() <= _names_in(cls)
-    backward: Any = getattr(cls, "backward")  # noqa: B009
-    return Recognised(cls, fast, parameters, missing, gradients_kept(backward), older)
+    return Recognised(cls, fast, parameters, missing, _gradients_kept(cls), older)
+
+
+def _gradients_kept(cls: type) -> Mapping[str, str]:
+    """By the backward, and by those that it calls of its base classes."""
+    kept: dict[str, str] = {}
+    for backward in [vars(base)["backward"] for base in cls.__mro__ if "backward" in vars(base)]:
+        kept = {**gradients_kept(backward), **kept}
+        if "super" not in getattr(getattr(inspect.unwrap(backward), "__code__", None), "co_names", ()):
+            break
+    return kept
 
 
 def _names_in(cls: type) -> set[str]:

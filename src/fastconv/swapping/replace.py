@@ -25,7 +25,6 @@ from .recognise import Recognised, Refused
 from .standin import (
     DERIVED,
     OF_INNER,
-    empty,
     how_to_keep,
     make_class,
     private_names,
@@ -39,7 +38,7 @@ _names_lock = threading.RLock()
 
 
 class Replacement:
-    """A user's class and the compiled one in its place.
+    """A user's class and the compiled one in its place. Raises `Refused` if there can be none.
 
     Parameters
     ----------
@@ -158,7 +157,7 @@ class Replacement:
         """The attributes of a user's object, and what properties of its class make of them."""
         if not self.properties:
             return theirs
-        own = empty(self.original)
+        own: Any = object.__new__(self.original)
         vars(own).update(theirs)
         return theirs | {name: getattr(own, name, None) for name in self.properties}
 
@@ -237,7 +236,7 @@ class Replacement:
         """
         if type(layer) is not self.cls or self.recognised.unwritten:
             raise error
-        own = empty(self.original)
+        own: Any = object.__new__(self.original)
         own.__dict__.update(
             self._given_back(layer) if name == "backward" else vars(self.twin(layer, deep=False))
         )
@@ -258,7 +257,8 @@ class Replacement:
         memo = {} if memo is None else memo
         if id(layer) in memo:
             return memo[id(layer)]
-        twin = memo[id(layer)] = empty(self.original)
+        twin: Any = object.__new__(self.original)  # past a __new__ that counts, say
+        memo[id(layer)] = twin
         catch_up(layer)
         private = private_names(self.fast) | {"forward", "backward"}
         for name, value in vars(layer).items():
@@ -360,13 +360,17 @@ def keep_parts(layer: Any, twin: Any) -> None:
 
 
 def _exchangeable(cls: type, original: type) -> bool:
-    """Whether an object of one class can become one of the other."""
+    """Whether an object of one class can become one of the other, or is of an extension type."""
     if not issubclass(cls, original):
         return False
     try:
-        object.__new__(cls).__class__ = original
+        made = object.__new__(cls)
     except TypeError:
         return False
+    try:
+        made.__class__ = original
+    except TypeError:
+        raise Refused("its objects cannot change their class") from None
     return True
 
 

@@ -75,15 +75,14 @@ class Session:
         entry = Entry(cls.__name__, cls.__module__, file or "")
         try:
             self.options.choice.check(cls.__name__)
-            recognised = recognise(cls, self.users)
+            made = Replacement(
+                recognised := recognise(cls, self.users), refused=self._left_an_object,
+                check=self._check if self.options.verify else None,
+            )
         except Refused as reason:
             entry.reason = str(reason)
             self.report.kept.append(entry)
             return cls
-        made = Replacement(
-            recognised, refused=self._left_an_object,
-            check=self._check if self.options.verify else None,
-        )
         self.replacements[cls], self.entries[cls] = made, entry
         entry.by = f"fastconv.{made.fast.__name__}"
         # A block or model is not verified: two runs of it would be two runs of the layers inside.
@@ -94,6 +93,11 @@ class Session:
         if type(cls) is not type or any("__init_subclass__" in vars(base) for base in cls.__mro__[1:-1]):
             rebind({cls: made.cls}, self.holders())  # they may have put it into a table
         return made.cls
+
+    def meant(self, base: Any) -> Any:
+        """What the name of a base of a class statement means, now that `scan_waiting` has been there."""
+        found = self.replacements.get(base) if isinstance(base, type) else None
+        return base if found is None or found.retired else found.cls
 
     def _left_an_object(self, replacement: Replacement, reason: str) -> None:
         """An object could not be made a compiled one. If it was the first, the class is left alone."""

@@ -45,8 +45,13 @@ def gradients_kept(backward: Any) -> dict[str, str]:
                 use = "fill" if isinstance(target, ast.Subscript) else "set"
                 use = "add" if _numbers_of(_text(target), node.value) else use
                 uses.setdefault(_text(target), set()).add(use)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "fill":
-            uses.setdefault(_text(node.func.value), set()).add("fill")
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            filled = [keyword.value for keyword in node.keywords if keyword.arg == "out"]
+            filled += [node.func.value] if node.func.attr == "fill" else []
+            filled += node.args[:1] if node.func.attr == "copyto" else []
+            for target in filled:
+                use = "add" if node.func.attr == "add" and _text(target) in map(_text, node.args) else "fill"
+                uses.setdefault(_text(target), set()).add(use)
     found = {}
     for name in ("dLdW", "dLdb", "dW", "db"):
         use_of = uses.get(f"{owner}.{name}", {"set"})
