@@ -194,6 +194,8 @@ class _CheckAtOnce(Check):
     How a model's own backward wants to be called is not known.
     """
 
+    enough = float("inf")
+
     def forward(self, layer: Any, method: Any, unchecked: Any, args: Any, kwargs: Any) -> Any:
         Z = super().forward(layer, method, unchecked, args, kwargs)
         if self.twin is not None and isinstance(Z, np.ndarray):

@@ -50,7 +50,7 @@ def method_of(replacement: Replacement, name: str, inherits: bool) -> Method:
     method = guarded if replacement.check is None else _verified(replacement, name, method, guarded)
     if parts and inherits and not replacement.recognised.unwritten:
         method = _composed(replacement, name, method, parts)
-    return _named(_renamed(replacement, name, method), getattr(replacement.original, name))
+    return _named(_renamed(replacement, name, method), plain(getattr(replacement.original, name)))
 
 
 def _named(method: Any, theirs: Any) -> Method:
@@ -59,9 +59,8 @@ def _named(method: Any, theirs: Any) -> Method:
         method.__code__, method.__globals__, theirs.__name__, method.__defaults__, method.__closure__
     )
     named.__dict__.update(method.__dict__)
-    named.__kwdefaults__, named.__annotations__ = method.__kwdefaults__, method.__annotations__
-    named.__qualname__, named.__doc__ = theirs.__qualname__, theirs.__doc__
-    return named
+    named.__kwdefaults__ = method.__kwdefaults__
+    return wraps(theirs)(named)
 
 
 # ---- gradients that are not set anew -------------------------------------------------------------
@@ -114,7 +113,7 @@ def _known_inside(method: Method, part: str) -> Method:
 
     def forward(self: Any, A: Any) -> Any:
         Z = method(self, A)
-        inner = vars(self)[part]
+        inner = vars(self).get(part)
         if hasattr(type(inner), "_fastconv_replacement"):
             state = vars(inner)
             state.pop("A", None)
@@ -169,7 +168,7 @@ def _composed(replacement: Replacement, name: str, method: Method, parts: tuple[
     def composed(self: Any, *args: Any, **kwargs: Any) -> Any:
         state = vars(self)
         for part in parts:
-            if not _as_made(state, part, state[part]):
+            if part in state and not _as_made(state, part, state[part]):
                 return theirs(self, *args, **kwargs)
         return method(self, *args, **kwargs)
 

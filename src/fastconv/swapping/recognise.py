@@ -8,8 +8,17 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..nn import Dropout2d, Layer
-from .catalogue import KNOWN, LAYERS, NEUTRAL, OLDER_GRADIENTS, Parameter, meaning_of, own_parameters
-from .source import draws_otherwise, gradients_kept, plain, unwritten
+from .catalogue import (
+    KNOWN,
+    LAYERS,
+    NEUTRAL,
+    OLDER_GRADIENTS,
+    Parameter,
+    meaning_of,
+    names_of,
+    own_parameters,
+)
+from .source import asks_for, draws_otherwise, gradients_kept, plain, unwritten
 from .usercode import UserCode
 
 
@@ -66,6 +75,11 @@ def recognise(cls: type, users: UserCode) -> Recognised:
     _check_bases(cls, users)
     if fast is Dropout2d and draws_otherwise(cls.__dict__.get("forward")):
         raise Refused("it does not draw by np.random.binomial")
+    if "eval" in inspect.signature(fast.forward).parameters and cls.__name__ in LAYERS:
+        known = {*fast.parameter_names, *(name for p in own_parameters(fast) for name in names_of(p))}
+        asked = asks_for(getattr(cls, "forward", None)) - known
+        if asked:  # training, or evaluating?
+            raise Refused(f"its forward depends on its {' and '.join(sorted(asked))}")
     if hasattr(cls, "derivative"):  # an older revision's activation, which goes by other attributes
         raise Refused("it has a derivative besides forward and backward")
     methods = ("forward", "backward")
@@ -75,8 +89,17 @@ def recognise(cls: type, users: UserCode) -> Recognised:
     missing = tuple(name for name in methods if unwritten(getattr(cls, name)))
     older = hasattr(fast, "dLdW") or "dLdW" in fast.parameter_names
     older = older and OLDER_GRADIENTS.keys() <= _names_in(cls)
-    backward: Any = getattr(cls, "backward")  # noqa: B009
-    return Recognised(cls, fast, parameters, missing, gradients_kept(backward), older)
+    return Recognised(cls, fast, parameters, missing, _gradients_kept(cls), older)
+
+
+def _gradients_kept(cls: type) -> Mapping[str, str]:
+    """By the backward, and by those that it calls of its base classes."""
+    kept: dict[str, str] = {}
+    for backward in [vars(base)["backward"] for base in cls.__mro__ if "backward" in vars(base)]:
+        kept = {**gradients_kept(backward), **kept}
+        if "super" not in getattr(getattr(inspect.unwrap(backward), "__code__", None), "co_names", ()):
+            break
+    return kept
 
 
 def _names_in(cls: type) -> set[str]:
