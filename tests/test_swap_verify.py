@@ -353,6 +353,37 @@ def test_an_error_that_both_raise_is_the_users_and_no_difference(mytorch):
     assert report.kept == []
 
 
+@pytest.mark.parametrize("verify", [False, True])
+@pytest.mark.parametrize(
+    ("parameters", "keyword", "right"),
+    [
+        ("x", "x", True), ("x", "A", False), ("A, /", "A", False), ("x, /", "x", False), ("x, /", "A", False),
+        ("A", "A", True), ("A", "x", False), ("x, **more", "x", True),
+    ],
+)  # fmt: skip
+def test_keywords_are_those_of_the_users_method(mytorch, parameters, keyword, right, verify, rng):
+    data = parameters.partition(",")[0]
+    source = MODULES["flatten"].replace("forward(self, A):", f"forward(self, {parameters}):")
+    mytorch.write("keywords", source.replace("A.", f"{data}."))
+    A = rng.standard_normal((2, 3, 4))
+    try:
+        wanted = mytorch["keywords"].Flatten().forward(**{keyword: A})
+    except TypeError as error:
+        wanted = error
+    assert isinstance(wanted, TypeError) != right
+    report = fastconv.install(verify=verify)
+    layer = mytorch["keywords"].Flatten()
+    if right:
+        np.testing.assert_array_equal(layer.forward(**{keyword: A}), wanted)
+    else:
+        with pytest.raises(TypeError) as raised:
+            layer.forward(**{keyword: A})
+        assert str(raised.value) == str(wanted)
+    assert isinstance(layer, fastconv.Layer)
+    assert report.kept == []
+    assert layer.forward(A).shape == (2, 12)
+
+
 def test_a_derived_class_is_put_back_with_its_base(mytorch, rng):
     mytorch.write(
         "wrong",

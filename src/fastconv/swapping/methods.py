@@ -21,7 +21,7 @@ from ..nn import Layer
 from ..nn.conv import ConvOuter, ConvStride1
 from ..nn.pool import _Pool2d
 from .catalogue import OLDER_GRADIENTS
-from .recognise import first_argument
+from .recognise import arguments_of
 from .source import gradients_kept, plain
 from .state import is_known_part
 
@@ -225,16 +225,23 @@ def _verified(replacement: Replacement, name: str, method: Method, otherwise: Me
 
 
 def _renamed(replacement: Replacement, name: str, method: Method) -> Method:
-    """Also with its first argument, the data, under the name that the user's method has for it."""
-    ours = first_argument(getattr(replacement.fast, name))
-    theirs = first_argument(getattr(replacement.original, name))
-    if ours is None or theirs is None or ours == theirs:
+    """With keywords as the user's method has them: the first argument, the data, may go by another name."""
+    own = plain(getattr(replacement.original, name))
+    ours, theirs = arguments_of(getattr(replacement.fast, name)), arguments_of(own)
+    if not ours or not theirs:
+        return method
+    data, keywords = next(iter(theirs)), {p.name for p in theirs.values() if p.kind is not p.POSITIONAL_ONLY}
+    free = any(p.kind is p.VAR_KEYWORD for p in theirs.values())
+    lacking = frozenset() if free else ours.keys() - keywords
+    if data == next(iter(ours)) and not lacking:
         return method
 
     @wraps(method)
     def renamed(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if theirs in kwargs:
-            args = (kwargs.pop(theirs), *args)
+        if not lacking.isdisjoint(kwargs):
+            return own(self, *args, **kwargs)  # raises: there is no such keyword
+        if data in kwargs and data in keywords and not args:
+            args = (kwargs.pop(data),)
         return method(self, *args, **kwargs)
 
     return renamed

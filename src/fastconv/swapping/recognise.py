@@ -131,9 +131,10 @@ def _check_method(cls: type, fast: type[Layer], name: str) -> None:
         raise Refused(f"it has no {name}")
     if isinstance(method, (staticmethod, classmethod)) or not callable(method):
         raise Refused(f"its {name} is not a method of objects")
-    theirs, ours = _arguments(method), _arguments(inspect.getattr_static(fast, name))
+    theirs, ours = arguments_of(method), arguments_of(inspect.getattr_static(fast, name))
     if theirs is None or ours is None:  # compiled, or (*args)
         return
+    theirs = {name: p for name, p in theirs.items() if p.kind is not p.VAR_KEYWORD}
     needed = [p.name for p in theirs.values() if p.default is p.empty]
     wanted = [p.name for p in ours.values() if p.default is p.empty]
     if len(theirs) < len(wanted) or len(needed) > len(ours):
@@ -146,7 +147,7 @@ def _check_method(cls: type, fast: type[Layer], name: str) -> None:
         raise Refused(f"its {name} takes {', '.join(unknown)}, which the compiled layer does not know")
 
 
-def _arguments(method: Any) -> Mapping[str, inspect.Parameter] | None:
+def arguments_of(method: Any) -> Mapping[str, inspect.Parameter] | None:
     """Of a method without its self; None where they are not known."""
     try:
         parameters = list(inspect.signature(method).parameters.values())[1:]
@@ -154,12 +155,7 @@ def _arguments(method: Any) -> Mapping[str, inspect.Parameter] | None:
         return None
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return None
-    return {p.name: p for p in parameters if p.kind is not p.VAR_KEYWORD}
-
-
-def first_argument(method: Any) -> str | None:
-    found = _arguments(method)
-    return next(iter(found), None) if found else None
+    return {p.name: p for p in parameters}
 
 
 def _constructor(cls: type, fast: type[Layer]) -> tuple[Parameter, ...] | None:
