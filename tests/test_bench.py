@@ -411,7 +411,7 @@ def test_pages_are_filled_in_place(capfd, tmp_path):
         (("--filter", "nothing"), "no row is left of 48"),
         (("--filter", "("), "--filter '(' is no regular expression"),
         (("--compare", "no.json", "no.json"), "cannot read no.json"),
-        (("--markdown", "no.md"), "cannot read no.md"),
+        (("--markdown", "no.md"), "/no.md: No such file"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_status_2(capfd, arguments, said):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fastconv
+from fastconv.cli import main
 
 
 def run(*arguments, code=None):
@@ -55,3 +56,26 @@ def test_demo_without_its_extra_says_what_to_install(package):
     assert outcome.stderr == (
         f"fastconv demo: {package} is not installed; it comes with: pip install 'fastconv[demo]'\n"
     )
+
+
+OUTPUTS = {
+    "run": ("--report",),
+    "profile": ("--report", "--json", "--html", "--trace", "--plot", "--pstats"),
+    "bench": ("--json", "--plot", "--markdown"),
+}
+
+
+@pytest.mark.parametrize(("command", "option"), [(c, o) for c, options in OUTPUTS.items() for o in options])
+def test_a_file_that_cannot_be_written_is_told_at_once(command, option, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "program.py").write_text("print('running')\n")
+    (tmp_path / "file").write_text("")
+    for path, reason in {
+        "no/where": "there is no folder no", "file/x": "there is no folder file", ".": "it is a folder",
+    }.items():  # fmt: skip
+        with pytest.raises(SystemExit) as exit:
+            main([command, option, path, "program.py"])
+        assert exit.value.code == 2
+        told = capfd.readouterr()
+        assert told.err.endswith(f"argument {option}: cannot write {path}: {reason}\n")
+        assert told.out == ""

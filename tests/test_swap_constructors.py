@@ -1,13 +1,16 @@
 """Objects of replaced classes: whatever the user's constructor does, the compiled layer starts from it."""
 
 import copy
+import inspect
 import pickle
+import typing
 
 import numpy as np
 import pytest
 
 import fastconv
 import fastconv.functional as F
+from mytorch_projects import MODULES
 
 STRIDE1 = """
 import numpy as np
@@ -399,9 +402,17 @@ def test_patched_layers_inside_are_called(mytorch, A, patch):
         ("self.dLdW = np.zeros(self.W.shape)\n        self.dLdW += 0", 1, False),
         ("self.dLdW += 0", 2, True),
         ("self.dLdW[:, :, 0] += 0", 2, True),
+        ("self.dLdW, self.dLdb = np.zeros(self.W.shape), 0\n        self.dLdW += 0", 1, False),
+        ("self.dLdW = g = np.zeros(self.W.shape)\n        self.dLdW += 0", 1, False),
+        ("self.dLdW = np.zeros_like(self.dLdW)\n        self.dLdW[0] += 0", 1, False),
+        ("self.dLdW = np.zeros(self.dLdW.shape, self.dLdW.dtype)\n        self.dLdW[0] += 0", 1, False),
+        ("self.dLdW = np.add(np.zeros_like(self.dLdW), self.dLdW)", 2, True),
         ("self.dLdW = self.dLdW + 0", 2, True),
         ("self.dLdW.fill(0)\n        self.dLdW[0] += 1", 1, True),
         ("self.dLdW[:, :, 0, 0] = 0", 1, True),
+        ("np.sum(dLdZ, out=self.dLdW)", 1, True),
+        ("np.copyto(self.dLdW, 0)", 1, True),
+        ("np.add(self.dLdW, 0, out=self.dLdW)", 2, True),
     ],
 )
 def test_gradients_are_set_filled_or_summed(mytorch, A, backward, twice, same_array):
@@ -415,6 +426,27 @@ def test_gradients_are_set_filled_or_summed(mytorch, A, backward, twice, same_ar
     layer.backward(Z)
     np.testing.assert_allclose(layer.dLdW, twice * wanted, atol=1e-9)
     assert (layer.dLdW is array) == same_array
+
+
+def test_gradients_that_the_backward_of_a_base_sums(mytorch, A):
+    """And what the methods of the class say of themselves."""
+    source = STRIDE1.format(parameters=PARAMETERS, body=USUAL, backward="self.dLdW += 0")
+    source = source.replace("class Conv2d_stride1:", "class Base:") + (
+        "class Conv2d_stride1(Base):\n"
+        "    def forward(self, A: 'np.ndarray', /):\n        return super().forward(A)\n"
+        "    def backward(self, dLdZ):\n        return super().backward(dLdZ)\n"
+    )
+    mytorch.write("based", source)
+    own = inspect.signature(mytorch["based"].Conv2d_stride1.forward)
+    fastconv.install()
+    layer = mytorch["based"].Conv2d_stride1(3, 4, 2)
+    Z = layer.forward(A)
+    layer.backward(Z)
+    once = layer.dLdW.copy()
+    layer.backward(Z)
+    np.testing.assert_allclose(layer.dLdW, 2 * once, atol=1e-9)
+    assert inspect.signature(type(layer).forward) == own
+    assert typing.get_type_hints(type(layer).forward) == {"A": np.ndarray}
 
 
 OLDER = """
@@ -467,12 +499,177 @@ def test_the_oldest_revision(mytorch, A, verify):
         np.testing.assert_allclose(layer.backward(delta=y), own.backward(y), atol=1e-9)
         np.testing.assert_allclose(layer.dW, own.dW, atol=1e-9)
         np.testing.assert_allclose(layer.db, own.db, atol=1e-9)
-    layer.dW = np.zeros(layer.W.shape)
-    assert layer.conv1d_stride1.dLdW is layer.dW
     assert not hasattr(layer, "dLdW")
     if verify:
         assert report.swapped[0].calls == 4
         assert report.kept == []
+
+
+STRIDE1_OLDER = """
+import numpy as np
+
+class Conv1d_stride1:
+    def __init__(self, in_channels, out_channels, kernel_size):
+        self.kernel_size = kernel_size
+        self.W = np.random.normal(0, 1.0, (out_channels, in_channels, kernel_size))
+        self.b = np.zeros(out_channels)
+        self.dW = np.zeros(self.W.shape)
+        self.db = np.zeros(self.b.shape)
+    def forward(self, x):
+        self.x = x
+        return np.stack([
+            np.tensordot(x[:, :, i:i + self.kernel_size], self.W, ((1, 2), (1, 2))) + self.b
+            for i in range(x.shape[2] - self.kernel_size + 1)], axis=2)
+    def backward(self, delta):
+        dx, self.dW = np.zeros(self.x.shape), np.zeros(self.W.shape)
+        self.db = delta.sum((0, 2))
+        for i in range(delta.shape[2]):
+            at = slice(i, i + self.kernel_size)
+            self.dW += np.tensordot(delta[:, :, i], self.x[:, :, at], (0, 0))
+            dx[:, :, at] += np.tensordot(delta[:, :, i], self.W, (1, 0))
+        return dx
+"""
+
+
+@pytest.mark.parametrize("way", ["update", "item", "setattr"])
+@pytest.mark.parametrize("swapped", ["made", "live"])
+@pytest.mark.parametrize(("source", "name"), [(OLDER, "Conv1D"), (STRIDE1_OLDER, "Conv1d_stride1")])
+def test_a_checkpoint_of_the_objects_own_attributes(mytorch, A, source, name, swapped, way):
+    """What is saved from ``vars(layer)`` of either class can be put back into either."""
+    mytorch.write("older", source)
+    plain = getattr(mytorch["older"], name)
+    arguments = (3, 4, 2, 2)[: 4 if name == "Conv1D" else 3]
+    own = plain(*arguments)
+    if swapped == "made":
+        fastconv.install()
+        layer = getattr(mytorch["older"], name)(*arguments)
+    else:
+        layer = plain(*arguments)
+        assert "not found" not in str(fastconv.swap(layer))
+    assert isinstance(layer, fastconv.Layer)
+    assert not any(isinstance(value, fastconv.Layer) for value in vars(layer).values())
+
+    def arrays(of):
+        return {k: v.copy() for k, v in vars(of).items() if isinstance(v, np.ndarray) and k not in ("x", "A")}
+
+    def restore(to, state):
+        if way == "update":
+            vars(to).update(state)
+        for key, value in state.items():
+            if way == "item":
+                to.__dict__[key] = value
+            elif way == "setattr":
+                setattr(to, key, value)
+
+    def train(of):
+        for _ in range(2):
+            y = of.forward(A[:, :, 0])
+            dx = of.backward(y)
+            of.W -= 0.1 * of.dW
+            of.b = of.b - 0.1 * of.db
+        return y, dx, of.W, of.b, of.dW, of.db
+
+    assert arrays(layer).keys() == arrays(own).keys() == {"W", "b", "dW", "db"}
+    start = arrays(own)
+    restore(layer, {k: v.copy() for k, v in start.items()})
+    results = train(own)
+    for found, wanted in zip(train(layer), results, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-9)
+    end = arrays(layer)
+    for key, wanted in arrays(own).items():
+        np.testing.assert_allclose(end[key], wanted, atol=1e-9)
+    restore(layer, start)
+    for found, wanted in zip(train(layer), results, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-9)
+
+
+WITHOUT_GRADIENTS = OLDER.replace("self.dW, self.db = np.zeros(self.W.shape), np.zeros(self.b.shape)", "")
+WITHOUT_GRADIENTS = WITHOUT_GRADIENTS.replace("self.dW", "self.dLdW").replace("self.db", "self.dLdb").replace(
+    "dx = np", "self.dLdW, self.dLdb = np.zeros(self.W.shape), 0\n        dx = np"
+)  # fmt: skip
+
+
+ELSEWHERE = """
+    W = property(lambda self: self.params["weight"], lambda self, W: self.params.update(weight=W))
+    @property
+    def b(self):
+        return self.bias
+    @b.setter
+    def b(self, b):
+        self.bias = b
+"""
+
+
+def elsewhere(source):
+    """The class with its parameters in a dict and under another name, and properties W and b."""
+    source = source.replace("        self.W = ", "        self.params = {}\n        self.W = ")
+    return source.replace("    def forward", f"{ELSEWHERE}\n    def forward")
+
+
+@pytest.mark.parametrize("swapped", ["made", "verified", "live"])
+@pytest.mark.parametrize(("source", "name"), [(OLDER, "Conv1D"), (STRIDE1_OLDER, "Conv1d_stride1")])
+def test_parameters_under_other_names(mytorch, A, source, name, swapped):
+    mytorch.write("older", elsewhere(source))
+    plain = getattr(mytorch["older"], name)
+    arguments = (3, 4, 2, 2)[: 4 if name == "Conv1D" else 3]
+    own = plain(*arguments)
+    if swapped == "live":
+        layer = plain(*arguments)
+        report = fastconv.swap(layer)
+    else:
+        report = fastconv.install(verify=swapped == "verified")
+        layer = getattr(mytorch["older"], name)(*arguments)
+    assert isinstance(layer, fastconv.Layer)
+    assert vars(layer).keys() >= {"params", "bias"}
+    assert not vars(layer).keys() & {"W", "b"}
+    layer.params["weight"], layer.bias = own.W.copy(), own.b.copy()
+    again = copy.deepcopy(layer) if swapped == "live" else pickle.loads(pickle.dumps(layer))
+    for of in (layer, again, own):
+        for _ in range(2):
+            y = of.forward(A[:, :, 0])
+            dx = of.backward(y)
+            of.params["weight"] -= 0.1 * of.dW
+            of.b = of.bias - 0.1 * of.db
+        of.results = [y, dx, of.W, of.params["weight"], of.b, of.bias, of.dW, of.db]
+    for found, copied, wanted in zip(layer.results, again.results, own.results, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-9)
+        np.testing.assert_allclose(copied, wanted, atol=1e-9)
+    assert report.kept == []
+    report.undo()
+    np.testing.assert_allclose(layer.forward(A[:, :, 0]), own.forward(A[:, :, 0]), atol=1e-12)
+
+
+def test_gradients_that_are_properties_are_left_alone(mytorch):
+    more = "\n    dLdW = property(lambda self: self.g, lambda self, g: setattr(self, 'g', g))\n"
+    module, report = defined(mytorch, more=more)
+    layer = module.Conv2d_stride1(3, 4, 2)
+    assert not isinstance(layer, fastconv.Layer)
+    assert "its gradients are properties" in str(report)
+
+
+def test_gradients_that_the_backward_alone_makes(mytorch, A):
+    mytorch.write("older", WITHOUT_GRADIENTS)
+    own = mytorch["older"].Conv1D(3, 4, 2, 2)
+    fastconv.install()
+    layer = mytorch["older"].Conv1D(3, 4, 2, 2)
+    layer.W = own.W
+    assert not hasattr(layer, "dLdW")
+    for of in (own, layer):
+        of.backward(of.forward(A[:, :, 0]))
+    np.testing.assert_allclose(layer.dLdW, own.dLdW, atol=1e-9)
+    np.testing.assert_allclose(layer.dLdb, own.dLdb, atol=1e-9)
+
+
+def test_a_pickle_names_nothing_of_ours(mytorch, A):
+    pool = MODULES["pool"].replace("MaxPool2d_stride1", "_Inside").replace("maxpool2d_stride1", "inside")
+    mytorch.write("own_pool", pool)
+    mytorch.write("older", OLDER)
+    fastconv.install()
+    pool, conv = mytorch["own_pool"].MaxPool2d(2, 2), mytorch["older"].Conv1D(3, 4, 2, 2)
+    for layer, x in ((pool, A), (conv, A[:, :, 0])):
+        assert isinstance(layer, fastconv.Layer)
+        layer.forward(x)
+        assert b"fastconv" not in pickle.dumps(layer)
 
 
 # ---- layers inside -------------------------------------------------------------------------------

@@ -224,6 +224,77 @@ def test_dtype_converts_the_whole_model(mytorch, rng):
     )
 
 
+ELSEWHERE = """import numpy as np
+
+class {name}:
+    def __init__(self{sizes}):
+        self.weight = np.ones((4, 3{kernel}))
+        self.b = np.ones(4)
+    W = property({functions})
+    def forward(self, A):
+        return np.einsum("nc...,oc...->no...", A, self.W) + self.b.reshape(4{kernel})
+    def backward(self, dLdZ):
+        return dLdZ
+"""
+GET, SET = "lambda self: self.weight", "lambda self, W: setattr(self, 'weight', W)"
+
+
+@pytest.fixture(params=["Conv1d_stride1", "Linear"])
+def elsewhere(request, mytorch):
+    """Makes a layer that has its weights behind a property: one that is swapped, and one that is not."""
+
+    def make(*functions):
+        parts = {"kernel": "", "sizes": ""}
+        if request.param == "Conv1d_stride1":
+            parts = {"kernel": ", 1", "sizes": ", in_channels=3, out_channels=4, kernel_size=1"}
+        source = ELSEWHERE.format(name=request.param, functions=", ".join(functions), **parts)
+        mytorch.write("elsewhere", source)
+        return getattr(mytorch["elsewhere"], request.param)()
+
+    return make
+
+
+def test_dtype_converts_what_is_behind_properties(elsewhere):
+    layer = elsewhere(GET, SET)
+    swapped = type(layer).__name__ != "Linear"
+    report = fastconv.swap(layer, dtype="float32")
+    assert isinstance(layer, fastconv.Layer) == swapped
+    assert layer.weight.dtype == layer.b.dtype == np.float32
+    A = np.ones((2, 3, 1) if swapped else (2, 3), np.float32)
+    assert layer.forward(A).dtype == np.float32
+    report.undo()
+    assert layer.weight.dtype == layer.b.dtype == layer.forward(A).dtype == np.float64
+
+
+def test_dtype_of_a_property_that_shows_what_is_converted(mytorch):
+    """Nothing can be assigned to it, and nothing need be."""
+    mytorch.write("outer", """class Outer:
+    W = property(lambda self: self.inside.W)
+    def forward(self, A):
+        return self.inside.forward(A)
+""")  # fmt: skip
+    outer = mytorch["outer"].Outer()
+    outer.inside = mytorch["linear"].Linear(3, 4)
+    fastconv.swap(outer, dtype="float32")
+    assert outer.W.dtype == np.float32
+
+
+STUBBORN = GET, "lambda self, W: setattr(self, 'weight', W.astype(float))"
+
+
+@pytest.mark.parametrize("functions", [(GET,), STUBBORN], ids=["read only", "stubborn"])
+def test_dtype_that_a_property_keeps_from_its_numbers(mytorch, elsewhere, functions):
+    layer, other = elsewhere(*functions), mytorch["Conv2d"].Conv2d(3, 4, 3, 1)
+    W = other.conv2d_stride1.W
+    message = r"dtype: model\[1\].W stays float64, not float32: it is a property of "
+    with pytest.raises(TypeError, match=message + type(layer).__name__):
+        fastconv.swap([other, layer], dtype="float32")
+    assert not isinstance(layer, fastconv.Layer)
+    assert not isinstance(other, fastconv.Layer)
+    assert layer.W.dtype == layer.b.dtype == np.float64
+    assert other.conv2d_stride1.W is W
+
+
 def test_arguments_that_are_wrong(mytorch):
     layer = mytorch["pool"].MaxPool2d(2, 2)
     with pytest.raises(TypeError, match="dtype must be 'float32' or 'float64'"):

@@ -104,6 +104,67 @@ def test_tables_of_classes(mytorch):
         assert module.TABLE["flatten"] is module.LIST[0] is module.Flatten is own
 
 
+REGISTRIES = """
+import abc
+KINDS = {}
+class Registry(abc.ABCMeta):
+    seen, table = [], {}
+    def __new__(mcs, name, bases, names, **options):
+        mcs.seen.append(name)
+        return super().__new__(mcs, name, bases, names)
+    def __init__(cls, name, bases, names, **options):
+        super().__init__(name, bases, names)
+        cls.table[name] = KINDS[name] = cls
+class Base(metaclass=Registry):
+    @abc.abstractmethod
+    def forward(self, A): pass
+    @abc.abstractmethod
+    def backward(self, dLdZ): pass
+class Hooked:
+    seen, table = [], {}
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        Hooked.seen.append(cls)
+        Hooked.table[cls.__name__] = cls
+class Flatten(Base):
+    def forward(self, A): pass
+    def backward(self, dLdZ): pass
+class Upsample1d(Hooked):
+    def __init__(self, upsampling_factor): self.upsampling_factor = upsampling_factor
+    def forward(self, A): pass
+    def backward(self, dLdZ): pass
+"""
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_registries_that_classes_make(mytorch, late):
+    """By a metaclass or ``__init_subclass__``: they hear of a class once, and hold the compiled one."""
+    mytorch.write("registries", REGISTRIES)
+    if late:
+        mytorch["registries"]
+    fastconv.install()
+    module = mytorch["registries"]
+    flatten, up = module.Flatten, module.Upsample1d
+    assert issubclass(flatten, fastconv.Flatten)
+    assert issubclass(up, fastconv.Upsample1d)
+    assert type(flatten) is module.Registry
+    assert isinstance(flatten(), module.Base)
+    assert not isinstance(up(2), flatten)
+    assert module.Registry.seen == ["Base", "Flatten"]
+    assert module.Registry.table == module.KINDS == {"Base": module.Base, "Flatten": flatten}
+    assert module.Hooked.seen == [up]
+    assert module.Hooked.table == {"Upsample1d": up}
+    assert type(pickle.loads(pickle.dumps(flatten()))) is flatten
+
+    class Mine(flatten):
+        pass
+
+    assert module.Registry.seen == ["Base", "Flatten", "Mine"]
+    fastconv.uninstall()
+    assert module.Registry.table["Flatten"] is module.Flatten is module.KINDS["Flatten"] is not flatten
+    assert module.Hooked.seen == [module.Upsample1d]
+
+
 def test_modules_imported_after(mytorch):
     fastconv.install()
     assert "Conv2d" not in sys.modules

@@ -51,6 +51,48 @@ def test_constructors_that_are_understood(mytorch, parameters):
     assert issubclass(cls, fastconv.MaxPool2d)
 
 
+DROPOUT = """
+import functools
+import numpy as np
+
+def logged(method):
+    @functools.wraps(method)
+    def call(self, *args, **kwargs):
+        return method(self, *args, **kwargs)
+    return call
+
+class Dropout2d:
+    training = True
+    def __init__(self, p=0.5):
+        self.p, self.mode = p, "train"
+    @logged
+    def forward(self, x, eval=False):
+        if CONDITION:
+            return x
+        self.mask = np.random.binomial(1, 1 - self.p, size=(*x.shape[:2], 1, 1))
+        return x * self.mask / (1 - self.p)
+    def backward(self, delta):
+        return delta * self.mask / (1 - self.p)
+"""
+
+
+@pytest.mark.parametrize(
+    ("condition", "asked"),
+    [
+        ("eval or not self.training", "training"),
+        ("self.mode != 'train'", "mode"),
+        ("not self.is_training()", "is_training"),
+        ("eval", None),
+        ("eval or self.p == 0", None),
+    ],
+)
+def test_a_mode_that_is_an_attribute(mytorch, condition, asked):
+    """It can change at any time, also when verification is over."""
+    entry, _ = outcome(mytorch, DROPOUT.replace("CONDITION", condition), "Dropout2d")
+    assert entry.reason == (f"its forward depends on its {asked}" if asked else "")
+    assert bool(entry.by) == (asked is None)
+
+
 @pytest.mark.parametrize(
     "draw", ["np.random.rand(*x.shape[:2]) > self.p", "rng.binomial(1, 1 - self.p, x.shape[:2])"]
 )
@@ -240,3 +282,21 @@ def test_compiled_modules_without_source(tmp_path):
     print(issubclass(compiled.Conv2d_stride1, fastconv.Layer), issubclass(compiled.MaxPool2d, fastconv.Layer))
     """.replace("FOLDER", str(tmp_path))
     assert output_of(script) == "['Conv2d_stride1', 'MaxPool2d'] compiled\nFalse False"
+
+
+def test_a_class_whose_objects_cannot_change_it(mytorch):
+    source = "from typing import Generic, TypeVar\nclass Stage(Generic[TypeVar('T')]): pass\n"
+    source += layer().replace("class MaxPool2d", "class MaxPool2d(Stage[int])")
+    entry, cls = outcome(mytorch, source, "MaxPool2d")
+    assert entry.reason == "its objects cannot change their class"
+    assert not issubclass(cls, fastconv.Layer)
+
+
+def test_a_class_derived_from_a_decorated_one(mytorch):
+    """Its base is the class that the name means afterwards."""
+    source = layer().replace("class MaxPool2d", "def same(cls): return cls\n@same\nclass MaxPool2d")
+    entry, cls = outcome(mytorch, source + "class Mine(MaxPool2d): pass\n", "MaxPool2d")
+    assert entry.by == "fastconv.MaxPool2d"
+    mine = mytorch["students"].Mine
+    assert issubclass(mine, cls)
+    assert isinstance(mine(2, 2), fastconv.MaxPool2d)

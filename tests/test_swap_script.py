@@ -123,6 +123,58 @@ def test_a_folder_and_an_archive(tmp_path):
         assert through == plain
 
 
+def test_standard_input(tmp_path):
+    for name in ("what it knows of itself", "a syntax error", "an exception", "standard streams", "exit"):
+        plain, through = both(tmp_path, "-", "x", "-y", stdin=textwrap.dedent(PROGRAMS[name]))
+        assert through == plain, name
+
+
+ADDING = """
+import numpy as np
+class Conv1d_stride1:
+    def __init__(self, in_channels, out_channels, kernel_size):
+        self.W = np.ones((out_channels, in_channels, kernel_size))
+        self.b = np.zeros(out_channels)
+        self.dLdW, self.dLdb = np.zeros_like(self.W), np.zeros_like(self.b)
+    def forward(self, A):
+        self.A = A
+        return np.zeros((1, 1, 2))
+    def backward(self, dLdZ):
+        self.dLdW += 1.0
+        return np.zeros((1, 1, 2))
+layer = Conv1d_stride1(1, 1, 1)
+for _ in range(3):
+    layer.forward(np.ones((1, 1, 2)))
+    layer.backward(np.full((1, 1, 2), 0.5))
+print(layer.dLdW, type(layer).__mro__[1].__module__)
+"""
+
+
+def test_classes_in_standard_input_are_replaced_and_their_source_read(tmp_path):
+    plain, through = both(tmp_path, "-", stdin=ADDING)
+    assert plain[1] == "[[[3.]]] builtins\n"  # added to, which the source alone tells
+    assert through == (0, "[[[3.]]] fastconv.swapping.standin\n", "")
+
+
+def test_a_module_beside_the_script_is_the_scripts(tmp_path):
+    """Whatever fastconv has imported under that name for itself, before or after."""
+    names = ("calendar", "csv", "string", "json", "random", "copy", "report", "catalogue")
+    for name in names:
+        (tmp_path / f"{name}.py").write_text(f"mine = {name!r}\n")
+    (tmp_path / "email").mkdir()
+    (tmp_path / "email" / "__init__.py").write_text("mine = 'email'\n")
+    (tmp_path / "email" / "utils.py").write_text("mine = 'utils'\n")
+    lines = [f"import {name}\nprint({name}.mine)\n" for name in names]
+    (tmp_path / "program.py").write_text("".join(lines) + "import email.utils\nprint(email.utils.mine)\n")
+    plain = run_in(None, tmp_path / "program.py")
+    report = tmp_path / "out.json"
+    through = run_in(None, "-m", "fastconv", "run", "--report", report, tmp_path / "program.py")
+    assert plain.stdout.split() == [*names, "utils"]
+    assert through.stdout == plain.stdout, through.stderr
+    assert "swapped: 0" in through.stderr
+    assert '"swapped": []' in report.read_text()
+
+
 def test_a_file_that_is_not_there(tmp_path):
     plain, through = both(tmp_path, "missing.py")
     assert plain[0] == 2
@@ -145,3 +197,11 @@ def test_usage_errors(options, tmp_path):
     done = run_in(None, "-m", "fastconv", "run", *options)
     assert done.returncode == 2
     assert "usage: fastconv run" in done.stderr
+
+
+def test_the_report_is_written_where_the_program_was_started(tmp_path):
+    (tmp_path / "else").mkdir()
+    (tmp_path / "program.py").write_text("import os\nos.chdir('else')\n")
+    done = run_in(tmp_path, "-m", "fastconv", "run", "--report", "r.json", "program.py")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "r.json").exists()

@@ -148,6 +148,69 @@ def test_a_wrong_class_is_put_back_and_the_program_runs_as_without(mytorch, rng,
     assert not isinstance(compiled(*arguments), fastconv.Layer)
 
 
+ABSTRACT = """
+import abc
+
+class Module(abc.ABC):
+    count = 0
+    def __init__(self):
+        type(self).count += 1
+    @abc.abstractmethod
+    def forward(self, A): ...
+    @abc.abstractmethod
+    def backward(self, dLdZ): ...
+
+class Flatten(Module):
+    def forward(self, A):
+        self.seen = A.shape
+        return A.reshape(len(A), -1) + OFF
+    def backward(self, dLdZ):
+        return dLdZ.reshape(self.seen)
+"""
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_classes_derived_from_abstract_ones(mytorch, wrong):
+    mytorch.write("abstract", ABSTRACT.replace("OFF", str(int(wrong))))
+    report = fastconv.install(verify=True)
+    module = mytorch["abstract"]
+    flat = module.Flatten()
+    assert isinstance(flat, module.Module)
+    A = np.arange(24.0).reshape(2, 3, 4)
+    np.testing.assert_array_equal(flat.forward(A), A.reshape(2, 12) + wrong)
+    np.testing.assert_array_equal(flat.backward(A.reshape(2, 12)), A)
+    assert isinstance(flat, fastconv.Layer) == (not wrong)
+    assert len(report.kept) == wrong
+    assert "extension type" not in str(report)
+    module.Flatten()
+    assert module.Flatten.count == 2
+    report.undo()
+    assert not issubclass(module.Flatten, fastconv.Layer)
+
+
+COUNTED = """
+class Flatten:
+    made = []
+    def __new__(cls):
+        cls.made.append(super().__new__(cls))
+        return cls.made[-1]
+    def forward(self, A):
+        self.seen = A.shape
+        return A.reshape(len(A), -1)
+    def backward(self, dLdZ):
+        return dLdZ.reshape(self.seen)
+"""
+
+
+def test_no_object_is_made_that_the_class_would_notice(mytorch, rng):
+    mytorch.write("counted", COUNTED)
+    fastconv.install(verify=True)
+    flat = mytorch["counted"].Flatten()
+    for _ in range(3):
+        flat.backward(flat.forward(rng.standard_normal((2, 3, 4))))
+    assert mytorch["counted"].Flatten.made == [flat]
+
+
 def test_the_numbers_are_given(mytorch, rng, capsys):
     mytorch.write(
         "wrong", MODULES["flatten"].replace("A.reshape(A.shape[0], -1)", "A.reshape(A.shape[0], -1) + 0.25")
@@ -184,6 +247,78 @@ def test_float32_has_its_own_tolerance(mytorch, rng):
     assert report.kept == []
 
 
+@pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning")
+@pytest.mark.parametrize(
+    "dtype", ["bool", "uint8", "int64", "float16", "float32", "longdouble", "complex128", "object"]
+)
+@pytest.mark.parametrize("kind", MAKE)
+def test_a_call_of_another_dtype_says_nothing_of_the_class(mytorch, rng, kind, dtype):
+    """It is compared, or is the user's own, as without verification; other objects stay compiled."""
+    module = {"Conv2d_stride1": "Conv2d", "Conv1d_stride1": "Conv1d", "MaxPool2d_stride1": "pool"}.get(
+        kind, {"Upsample2d": "resampling"}.get(kind, kind.lower())
+    )
+    arguments, shape = MAKE[kind]
+    A = np.round(9 * rng.standard_normal(shape)).astype(dtype)
+
+    def results():
+        np.random.seed(4)
+        layer = getattr(mytorch[module], kind)(*arguments)
+        try:
+            Z = layer.forward(A)
+            return [Z, layer.backward(np.cos(Z.real.astype(float)))]
+        except TypeError as error:  # NumPy's, out of the user's own
+            return [str(error)]
+
+    def another():
+        layer = getattr(mytorch[module], kind)(*arguments)
+        layer.backward(layer.forward(rng.standard_normal(shape)))
+        return layer
+
+    mytorch[module]
+    plain = results()
+    report = fastconv.install(verify=True)
+    another()
+    for found, wanted in zip(results(), plain, strict=True):
+        if isinstance(wanted, str):
+            assert found == wanted
+        else:
+            wanted, found = wanted.astype(complex), found.astype(complex)
+            tolerance = {"float16": 0.02, "float32": 1e-5}.get(dtype, 1e-9)
+            np.testing.assert_allclose(found, wanted, atol=tolerance, rtol=tolerance)
+    assert report.kept == []
+    layer = another()
+    assert isinstance(layer, fastconv.Layer)
+
+
+def test_swap_verified_with_another_dtype_says_so(mytorch):
+    model = Model(mytorch["flatten"].Flatten())
+    report = fastconv.swap(model, verify=np.ones((2, 3, 4), complex))
+    assert report.kept == []
+    assert "not verified: A must hold" in report.swapped[0].reason
+
+
+def test_many_layers_that_are_alike_are_not_all_verified(mytorch, rng):
+    """The user's own runs for eight of them, and for others that differ in an argument or a shape."""
+    counting = MODULES["pool"].replace("self.A = A", "self.A = A\n        calls.append(A.shape)", 1)
+    mytorch.write("counted", f"{counting}\ncalls = []\n")
+    fastconv.install(verify=True)
+    pool = mytorch["counted"]
+
+    def use(kernel, side, backward=True):
+        before = len(pool.calls)
+        for _ in range(12):
+            layer = pool.MaxPool2d_stride1(kernel)
+            for _ in range(2):
+                Z = layer.forward(rng.standard_normal((1, 2, side, side)))
+                if backward:
+                    layer.backward(Z)
+        return len(pool.calls) - before
+
+    assert use(2, 5, backward=False) == 24  # whose backward has not been seen
+    assert use(2, 5) == use(3, 5) == use(2, 6) == 16  # a layer's first and second call are two kinds
+    assert use(2, 5) == 0
+
+
 def test_draws_are_consumed_once(mytorch, rng):
     A = rng.standard_normal((3, 4, 2, 2))
     mytorch["dropout2d"]  # seeds the stream
@@ -216,6 +351,37 @@ def test_an_error_that_both_raise_is_the_users_and_no_difference(mytorch):
         conv.forward(np.ones((2, 5, 6, 6)))
     assert isinstance(conv, fastconv.Layer)
     assert report.kept == []
+
+
+@pytest.mark.parametrize("verify", [False, True])
+@pytest.mark.parametrize(
+    ("parameters", "keyword", "right"),
+    [
+        ("x", "x", True), ("x", "A", False), ("A, /", "A", False), ("x, /", "x", False), ("x, /", "A", False),
+        ("A", "A", True), ("A", "x", False), ("x, **more", "x", True),
+    ],
+)  # fmt: skip
+def test_keywords_are_those_of_the_users_method(mytorch, parameters, keyword, right, verify, rng):
+    data = parameters.partition(",")[0]
+    source = MODULES["flatten"].replace("forward(self, A):", f"forward(self, {parameters}):")
+    mytorch.write("keywords", source.replace("A.", f"{data}."))
+    A = rng.standard_normal((2, 3, 4))
+    try:
+        wanted = mytorch["keywords"].Flatten().forward(**{keyword: A})
+    except TypeError as error:
+        wanted = error
+    assert isinstance(wanted, TypeError) != right
+    report = fastconv.install(verify=verify)
+    layer = mytorch["keywords"].Flatten()
+    if right:
+        np.testing.assert_array_equal(layer.forward(**{keyword: A}), wanted)
+    else:
+        with pytest.raises(TypeError) as raised:
+            layer.forward(**{keyword: A})
+        assert str(raised.value) == str(wanted)
+    assert isinstance(layer, fastconv.Layer)
+    assert report.kept == []
+    assert layer.forward(A).shape == (2, 12)
 
 
 def test_a_derived_class_is_put_back_with_its_base(mytorch, rng):

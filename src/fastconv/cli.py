@@ -11,6 +11,7 @@ from ._version import __version__
 from .backend import MOST_THREADS
 from .config import show_config
 from .extras import MissingExtra
+from .outputs import file_to_write
 from .swapping.command import add_options, add_run, run
 
 
@@ -84,9 +85,14 @@ def _add_bench(commands: Any) -> None:
         "--time", type=_seconds, default=0.5, metavar="SECONDS", help="of each contender, a row (default 0.5)"
     )
     bench.add_argument("--statistic", choices=("median", "min"), default="median", help="that ratios are of")
-    bench.add_argument("--json", metavar="FILE", help="write all that was found")
-    bench.add_argument("--plot", metavar="FILE.png", help="write a plot of the ratios, or of growth")
-    bench.add_argument("--markdown", metavar="FILE", help="make the tables between the page's markers again")
+    bench.add_argument("--json", type=file_to_write, metavar="FILE", help="write all that was found")
+    bench.add_argument(
+        "--plot", type=file_to_write, metavar="FILE.png", help="write a plot of the ratios, or of growth"
+    )
+    bench.add_argument(
+        "--markdown", type=file_to_write, metavar="FILE",
+        help="make the tables between the page's markers again",
+    )
     bench.add_argument(
         "--compare", nargs=2, metavar=("A.json", "B.json"), help="measure nothing; show how B differs from A"
     )
@@ -122,11 +128,17 @@ def _add_profile(commands: Any) -> None:
         "or path; or order: of the calls, as a tree",
     )
     profile.add_argument("--rows", type=_positive, default=40, metavar="N", help="of the table (default 40)")
-    profile.add_argument("--json", metavar="FILE", help="write all that was found")
-    profile.add_argument("--html", metavar="FILE", help="write a page with charts and tables")
-    profile.add_argument("--trace", metavar="FILE", help="write the calls for ui.perfetto.dev")
-    profile.add_argument("--plot", metavar="FILE.png", help="write a plot")
-    profile.add_argument("--pstats", metavar="FILE", help="write a profile for pstats, snakeviz and others")
+    profile.add_argument("--json", type=file_to_write, metavar="FILE", help="write all that was found")
+    profile.add_argument(
+        "--html", type=file_to_write, metavar="FILE", help="write a page with charts and tables"
+    )
+    profile.add_argument(
+        "--trace", type=file_to_write, metavar="FILE", help="write the calls for ui.perfetto.dev"
+    )
+    profile.add_argument("--plot", type=file_to_write, metavar="FILE.png", help="write a plot")
+    profile.add_argument(
+        "--pstats", type=file_to_write, metavar="FILE", help="write a profile for pstats, snakeviz and others"
+    )
     profile.set_defaults(run=_profile)
 
 

@@ -1,17 +1,23 @@
-"""Files that a command is to write at its end."""
+"""Files that a command writes at its end."""
 
 from __future__ import annotations
 
+import argparse
 import os
 
 
-def cannot_write(path: str) -> str | None:
-    """Why a file cannot be written, or None: to be asked before what takes long."""
-    folder = os.path.dirname(path) or "."
+def file_to_write(text: str) -> str:
+    """The absolute path of a file, for argparse: a program that runs meanwhile may change the folder.
+
+    Whether it can be written is found out at once, not after what takes long.
+    """
+    path, folder = os.path.abspath(text), os.path.dirname(text) or "."
     if os.path.isdir(path):
-        return f"cannot write {path}: it is a folder"
-    if not os.path.isdir(folder):
-        return f"cannot write {path}: there is no folder {folder}"
-    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
-        return f"cannot write {path}: permission denied"
-    return None
+        reason = "it is a folder"
+    elif not os.path.isdir(folder):
+        reason = f"there is no folder {folder}"
+    elif not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        reason = "permission denied"
+    else:
+        return path
+    raise argparse.ArgumentTypeError(f"cannot write {text}: {reason}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
-import os
 import re
 import sys
 import traceback
@@ -18,15 +17,12 @@ import numpy as np
 from .. import _check as check
 from .. import backend
 from ..extras import need
-from ..outputs import cannot_write
 from ..swapping import command as swapping
 from ..swapping.graph import convert
 from .compare import profile
 from .places import PROGRAM
 from .recorder import record
 from .report import SORTS, Shown
-
-_FILES = ("json", "html", "trace", "pstats", "plot")
 
 
 class ProfileError(Exception):
@@ -50,12 +46,6 @@ def run(options: argparse.Namespace) -> int:
         raise ProfileError(f"--sort {options.sort!r} is none of {', '.join(SORTS)}")
     if (options.program is None) == (options.model is None):
         raise ProfileError("give either a script or --model")
-    for name in _FILES:
-        path = getattr(options, name)
-        if path is not None:
-            if reason := cannot_write(path):
-                raise ProfileError(reason)
-            setattr(options, name, os.path.abspath(path))  # a program may change the folder
     if options.threads is not None:
         backend.set_num_threads(options.threads)
     if options.program is not None:

@@ -82,7 +82,7 @@ class Log:
         self.lost = 0  # nanoseconds that the recorder took for itself
 
 
-class Session:
+class Session(building.Listener):
     """All that is noted between the start of the first recorder and the stop of the last."""
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ class Session:
 
         Layer.__init_subclass__ = classmethod(made)  # type: ignore[assignment]
         standin.watchers.append(self.exchange)
-        building.listen(self.built)
+        building.listen(self)
 
     def add_root(self, model: Any) -> None:
         """A model to look for layers in; the classes of what it holds count, wherever they come from."""
@@ -121,15 +121,16 @@ class Session:
 
     def stop(self) -> None:
         self.on = False
-        building.unlisten(self.built)
+        building.unlisten(self)
         standin.watchers.remove(self.exchange)
         del Layer.__init_subclass__
         for cls, name, original, noting in reversed(self.exchanged):
             if vars(cls).get(name) is noting:  # else the program has put another one there
                 type.__setattr__(cls, name, original)
 
-    def built(self, cls: type, body: Any, frame: Any) -> type:
-        self.meet(cls)
+    def built(self, cls: Any, function: FunctionType, frame: Any) -> Any:
+        if isinstance(cls, type):
+            self.meet(cls)
         return cls
 
     def meet(self, cls: type) -> None:

@@ -12,7 +12,6 @@ import builtins
 import dis
 import sys
 import types
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .catalogue import KNOWN
@@ -20,15 +19,26 @@ from .catalogue import KNOWN
 if TYPE_CHECKING:
     from .session import Session
 
-# Gets a class just built, its body, and the frame of its statement; returns it, or another in its place.
-Listener = Callable[[Any, types.FunctionType, types.FrameType], Any]
+
+class Listener:
+    """Hears of every class statement, once it is given to `listen`."""
+
+    def based_on(self, bases: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The statement's bases, or others in their place."""
+        return bases
+
+    def built(self, cls: Any, function: types.FunctionType, frame: types.FrameType) -> Any:
+        """What a statement has built, of its body and in its frame; or another in its place."""
+        return cls
+
+
 _listeners: list[Listener] = []
 _hook: Any = None
 _before: Any = None
 
 
 def listen(listener: Listener) -> None:
-    """Have a listener called for every class statement. One hook is there for all, while any listens."""
+    """One hook is there for all listeners, while there is any."""
     global _hook, _before
     _listeners.append(listener)
     if _hook is not None:
@@ -36,10 +46,12 @@ def listen(listener: Listener) -> None:
     before = builtins.__build_class__
 
     def __build_class__(function: Any, name: str, /, *bases: Any, **kwargs: Any) -> Any:
+        listeners = tuple(_listeners) if _hook is __build_class__ else ()
+        for each in listeners:
+            bases = each.based_on(bases)
         cls = before(function, name, *bases, **kwargs)
-        if _hook is __build_class__ and isinstance(cls, type):
-            for each in tuple(_listeners):
-                cls = each(cls, function, sys._getframe(1))
+        for each in listeners:
+            cls = each.built(cls, function, sys._getframe(1))
         return cls
 
     _hook = builtins.__build_class__ = __build_class__
@@ -56,21 +68,25 @@ def unlisten(listener: Listener) -> None:
         _hook = _before = None
 
 
-class ClassStatements:
+class ClassStatements(Listener):
     """Has each class that is built replaced in a session."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
 
     def start(self) -> None:
-        listen(self.built)
+        listen(self)
 
     def stop(self) -> None:
-        unlisten(self.built)
+        unlisten(self)
+
+    def based_on(self, bases: tuple[Any, ...]) -> tuple[Any, ...]:
+        self.session.scan_waiting()
+        return tuple(map(self.session.meant, bases))
 
     def built(self, cls: Any, function: types.FunctionType, frame: types.FrameType) -> Any:
-        self.session.scan_waiting()
-        if function.__name__ not in KNOWN:
+        self.session.scan_waiting()  # a class inside it
+        if function.__name__ not in KNOWN or not isinstance(cls, type):
             return cls
         if _bound_next(frame):
             return self.session.replaced(cls, function.__code__.co_filename)

@@ -11,7 +11,7 @@ from typing import Any
 
 from .._version import __version__
 from ..backend import ISA, get_backend, get_num_threads
-from ..outputs import cannot_write
+from ..outputs import file_to_write
 from . import start
 from .catalogue import check_names
 from .recognise import Choice
@@ -31,7 +31,9 @@ def add_run(commands: Any) -> None:
     )
     add_options(run)
     run.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m does")
-    run.add_argument("program", help="a script, a folder or zip file with __main__.py; or a module")
+    run.add_argument(
+        "program", help="a script (- is standard input), a folder or zip file with __main__.py; or a module"
+    )
     run.add_argument("arguments", nargs=argparse.REMAINDER, help="of the program")
 
 
@@ -55,7 +57,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="run the first calls of every layer on the program's own class, too; what differs is put back",
     )
     parser.add_argument("--quiet", action="store_true", help="no summary")
-    parser.add_argument("--report", metavar="FILE.json", help="write what was replaced, and what was not")
+    parser.add_argument(
+        "--report", type=file_to_write, metavar="FILE.json", help="write what was replaced, and what was not"
+    )
 
 
 def options_of(arguments: argparse.Namespace) -> Options:
@@ -67,9 +71,6 @@ def run(
     arguments: argparse.Namespace, around: Callable[[Callable[[], None]], None] = lambda program: program()
 ) -> int:
     """Run the program with what `arguments` says replaced; `around` as of `run_script`."""
-    if arguments.report and (reason := cannot_write(arguments.report)):
-        print(f"fastconv run: {reason}", file=sys.stderr)
-        return 2
     report = start(options_of(arguments)).report
     # The program's own exit handlers come later and thus run before.
     atexit.register(_finish, report, os.getpid(), arguments.quiet, arguments.report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -61,7 +62,7 @@ def swap(
     Raises
     ------
     TypeError, ValueError
-        Another dtype; a name that is no layer's.
+        Another dtype; a name that is no layer's; a parameter that cannot be converted: a property gives it.
     """
     wanted = None if dtype is None else check.parameter_dtype(dtype)
     users = UserCode(include)
@@ -73,27 +74,63 @@ def swap(
     if verify is not None:
         swapping.verify(model, verify if isinstance(verify, tuple) else (verify,))
     if wanted is not None:
-        swapping.converted = _convert([layer for _, layer in found], wanted)
+        try:
+            swapping.converted = _convert(found, wanted)
+        except BaseException:
+            swapping.undo()
+            raise
     return swapping.report
 
 
 def convert(model: Any, dtype: Any, include: Iterable[str] = ()) -> None:
     """Convert the parameters of all layers in a model, as `swap` does, and swap none."""
-    _convert([layer for _, layer in _objects(model, UserCode(include))], check.parameter_dtype(dtype))
+    _convert(list(_objects(model, UserCode(include))), check.parameter_dtype(dtype))
 
 
-def _convert(layers: Iterable[Any], dtype: np.dtype[Any]) -> list[tuple[Any, str, np.dtype[Any]]]:
-    """Give parameters, gradients and statistics a dtype; returns whose they are, and what dtype they had."""
-    converted = []
-    for layer in layers:
-        held = attributes(layer)
-        own = layer.parameter_names if isinstance(layer, Layer) else ()
-        for name in {*_PARAMETERS, *own}:
-            value = held.get(name)
-            if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.dtype != dtype:
-                converted.append((layer, name, value.dtype))
-                setattr(layer, name, value.astype(dtype))
-    return converted
+def _convert(
+    found: list[tuple[str, Any]], dtype: np.dtype[Any]
+) -> list[tuple[Any, str, np.dtype[Any]]]:
+    """Give parameters, gradients and statistics a dtype; returns whose they are, and what dtype they had.
+
+    Raises
+    ------
+    TypeError
+        One still has another dtype, for a property of the user's class gives it; nothing has changed.
+    """
+    before = []
+    try:
+        for _, layer in found:
+            for name, value in _others(layer, dtype):
+                prop = _property(layer, name)
+                if prop is None or prop.fset is not None:
+                    before.append((layer, name, value))
+                    setattr(layer, name, value.astype(dtype))
+        for path, layer in found:
+            for name, value in _others(layer, dtype):
+                raise TypeError(
+                    f"dtype: {path}.{name} stays {value.dtype}, not {dtype}: "
+                    f"it is a property of {type(layer).__name__}, which keeps the numbers elsewhere"
+                )
+    except BaseException:
+        for layer, name, value in before:
+            setattr(layer, name, value)
+        raise
+    return [(layer, name, value.dtype) for layer, name, value in before]
+
+
+def _others(layer: Any, dtype: np.dtype[Any]) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+    """Parameters of an object that are of another floating dtype."""
+    held = attributes(layer)
+    own = layer.parameter_names if isinstance(layer, Layer) else ()
+    for name in dict.fromkeys((*_PARAMETERS, *own)):
+        value = held.get(name) if _property(layer, name) is None else getattr(layer, name, None)
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.dtype != dtype:
+            yield name, value
+
+
+def _property(layer: Any, name: str) -> property | None:
+    found = inspect.getattr_static(type(layer), name, None)
+    return found if isinstance(found, property) and hasattr(type(layer), "forward") else None
 
 
 class _Swapping:
@@ -179,7 +216,7 @@ class _Swapping:
 
     def undo(self) -> None:
         for layer, name, dtype in self.converted:
-            array = attributes(layer).get(name)
+            array = getattr(layer, name, None)
             if isinstance(array, np.ndarray):
                 setattr(layer, name, array.astype(dtype))
         for layer, replacement, _ in reversed(self.done):
@@ -193,6 +230,8 @@ class _CheckAtOnce(Check):
 
     How a model's own backward wants to be called is not known.
     """
+
+    enough = float("inf")
 
     def forward(self, layer: Any, method: Any, unchecked: Any, args: Any, kwargs: Any) -> Any:
         Z = super().forward(layer, method, unchecked, args, kwargs)

@@ -21,7 +21,7 @@ from ..nn import Layer
 from ..nn.conv import ConvOuter, ConvStride1
 from ..nn.pool import _Pool2d
 from .catalogue import OLDER_GRADIENTS
-from .recognise import first_argument
+from .recognise import arguments_of
 from .source import gradients_kept, plain
 from .state import is_known_part
 
@@ -50,7 +50,7 @@ def method_of(replacement: Replacement, name: str, inherits: bool) -> Method:
     method = guarded if replacement.check is None else _verified(replacement, name, method, guarded)
     if parts and inherits and not replacement.recognised.unwritten:
         method = _composed(replacement, name, method, parts)
-    return _named(_renamed(replacement, name, method), getattr(replacement.original, name))
+    return _named(_renamed(replacement, name, method), plain(getattr(replacement.original, name)))
 
 
 def _named(method: Any, theirs: Any) -> Method:
@@ -59,9 +59,8 @@ def _named(method: Any, theirs: Any) -> Method:
         method.__code__, method.__globals__, theirs.__name__, method.__defaults__, method.__closure__
     )
     named.__dict__.update(method.__dict__)
-    named.__kwdefaults__, named.__annotations__ = method.__kwdefaults__, method.__annotations__
-    named.__qualname__, named.__doc__ = theirs.__qualname__, theirs.__doc__
-    return named
+    named.__kwdefaults__ = method.__kwdefaults__
+    return wraps(theirs)(named)
 
 
 # ---- gradients that are not set anew -------------------------------------------------------------
@@ -114,7 +113,7 @@ def _known_inside(method: Method, part: str) -> Method:
 
     def forward(self: Any, A: Any) -> Any:
         Z = method(self, A)
-        inner = vars(self)[part]
+        inner = vars(self).get(part)
         if hasattr(type(inner), "_fastconv_replacement"):
             state = vars(inner)
             state.pop("A", None)
@@ -169,7 +168,7 @@ def _composed(replacement: Replacement, name: str, method: Method, parts: tuple[
     def composed(self: Any, *args: Any, **kwargs: Any) -> Any:
         state = vars(self)
         for part in parts:
-            if not _as_made(state, part, state[part]):
+            if part in state and not _as_made(state, part, state[part]):
                 return theirs(self, *args, **kwargs)
         return method(self, *args, **kwargs)
 
@@ -226,16 +225,23 @@ def _verified(replacement: Replacement, name: str, method: Method, otherwise: Me
 
 
 def _renamed(replacement: Replacement, name: str, method: Method) -> Method:
-    """Also with its first argument, the data, under the name that the user's method has for it."""
-    ours = first_argument(getattr(replacement.fast, name))
-    theirs = first_argument(getattr(replacement.original, name))
-    if ours is None or theirs is None or ours == theirs:
+    """With keywords as the user's method has them: the first argument, the data, may go by another name."""
+    own = plain(getattr(replacement.original, name))
+    ours, theirs = arguments_of(getattr(replacement.fast, name)), arguments_of(own)
+    if not ours or not theirs:
+        return method
+    data, keywords = next(iter(theirs)), {p.name for p in theirs.values() if p.kind is not p.POSITIONAL_ONLY}
+    free = any(p.kind is p.VAR_KEYWORD for p in theirs.values())
+    lacking = frozenset() if free else ours.keys() - keywords
+    if data == next(iter(ours)) and not lacking:
         return method
 
     @wraps(method)
     def renamed(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if theirs in kwargs:
-            args = (kwargs.pop(theirs), *args)
+        if not lacking.isdisjoint(kwargs):
+            return own(self, *args, **kwargs)  # raises: there is no such keyword
+        if data in kwargs and data in keywords and not args:
+            args = (kwargs.pop(data),)
         return method(self, *args, **kwargs)
 
     return renamed

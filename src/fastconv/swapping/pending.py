@@ -18,6 +18,7 @@ from ..nn import Layer
 from ..nn.conv import ConvOuter, ConvStride1
 from ..nn.pool import _Pool2d
 from ..nn.resampling import _Downsample
+from .catalogue import OLDER_GRADIENTS
 from .state import State, attributes
 
 _INPUTS = ("A", "x", "X", "input", "inputs")
@@ -28,7 +29,7 @@ def add_pending(fast: type[Layer], state: State, theirs: Mapping[str, Any]) -> s
     if issubclass(fast, ConvOuter):
         state["A"] = _outer_input(fast, state, theirs)
     elif issubclass(fast, ConvStride1):
-        state["A"] = _input(theirs, state["W"].ndim)
+        state["A"] = _input(theirs, theirs["W"].ndim)
     elif issubclass(fast, _Pool2d):
         state["A"] = _input(theirs, 4, fallback="pool2d_stride1")
         if state["A"] is not None:
@@ -52,8 +53,9 @@ def _lost(fast: type[Layer], state: State, theirs: Mapping[str, Any]) -> str | N
     }
     name = next((name for kind, name in needed.items() if issubclass(fast, kind)), None)
     ours = vars(fast).keys() | state.keys() - theirs.keys()
-    saved = [key for key, value in theirs.items() if isinstance(value, np.ndarray) and key not in ours]
-    if name is None or state.get(name) is not None or not (set(saved) - set(fast.parameter_names)):
+    parameters = {*fast.parameter_names, *ConvStride1.parameter_names, *OLDER_GRADIENTS}
+    saved = {key for key, value in theirs.items() if isinstance(value, np.ndarray)}
+    if name is None or state.get(name) is not None or not saved - ours - parameters:
         return None
     return "its last input was not found: a backward before the next forward makes it your own class again"
 
@@ -72,9 +74,11 @@ def _input(theirs: Mapping[str, Any], ndim: int, fallback: str = "") -> Any:
 def _outer_input(fast: type[ConvOuter], state: State, theirs: Mapping[str, Any]) -> Any:
     """The inner layer has kept the input as it was padded or upsampled: a view undoes that."""
     inner = theirs.get(fast._inner)
-    held = None if inner is None else _input(attributes(inner), np.ndim(state[fast._inner].W))
+    if inner is None:
+        return _input(theirs, np.ndim(theirs["W"]))
+    held = _input(attributes(inner), np.ndim(inner.W))
     if held is None:
-        return _input(theirs, np.ndim(state[fast._inner].W))
+        return _input(theirs, np.ndim(inner.W))
     pad, factor = state.get("pad", 0), state.get("upsampling_factor", 1)
     cut = slice(pad, -pad if pad else None, factor)
     return held[(..., *[cut] * (held.ndim - 2))]

@@ -8,8 +8,17 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..nn import Dropout2d, Layer
-from .catalogue import KNOWN, LAYERS, NEUTRAL, OLDER_GRADIENTS, Parameter, meaning_of, own_parameters
-from .source import draws_otherwise, gradients_kept, plain, unwritten
+from .catalogue import (
+    KNOWN,
+    LAYERS,
+    NEUTRAL,
+    OLDER_GRADIENTS,
+    Parameter,
+    meaning_of,
+    names_of,
+    own_parameters,
+)
+from .source import asks_for, draws_otherwise, gradients_kept, plain, unwritten
 from .usercode import UserCode
 
 
@@ -66,6 +75,11 @@ def recognise(cls: type, users: UserCode) -> Recognised:
     _check_bases(cls, users)
     if fast is Dropout2d and draws_otherwise(cls.__dict__.get("forward")):
         raise Refused("it does not draw by np.random.binomial")
+    if "eval" in inspect.signature(fast.forward).parameters and cls.__name__ in LAYERS:
+        known = {*fast.parameter_names, *(name for p in own_parameters(fast) for name in names_of(p))}
+        asked = asks_for(getattr(cls, "forward", None)) - known
+        if asked:  # training, or evaluating?
+            raise Refused(f"its forward depends on its {' and '.join(sorted(asked))}")
     if hasattr(cls, "derivative"):  # an older revision's activation, which goes by other attributes
         raise Refused("it has a derivative besides forward and backward")
     methods = ("forward", "backward")
@@ -75,8 +89,17 @@ def recognise(cls: type, users: UserCode) -> Recognised:
     missing = tuple(name for name in methods if unwritten(getattr(cls, name)))
     older = hasattr(fast, "dLdW") or "dLdW" in fast.parameter_names
     older = older and OLDER_GRADIENTS.keys() <= _names_in(cls)
-    backward: Any = getattr(cls, "backward")  # noqa: B009
-    return Recognised(cls, fast, parameters, missing, gradients_kept(backward), older)
+    return Recognised(cls, fast, parameters, missing, _gradients_kept(cls), older)
+
+
+def _gradients_kept(cls: type) -> Mapping[str, str]:
+    """By the backward, and by those that it calls of its base classes."""
+    kept: dict[str, str] = {}
+    for backward in [vars(base)["backward"] for base in cls.__mro__ if "backward" in vars(base)]:
+        kept = {**gradients_kept(backward), **kept}
+        if "super" not in getattr(getattr(inspect.unwrap(backward), "__code__", None), "co_names", ()):
+            break
+    return kept
 
 
 def _names_in(cls: type) -> set[str]:
@@ -108,9 +131,10 @@ def _check_method(cls: type, fast: type[Layer], name: str) -> None:
         raise Refused(f"it has no {name}")
     if isinstance(method, (staticmethod, classmethod)) or not callable(method):
         raise Refused(f"its {name} is not a method of objects")
-    theirs, ours = _arguments(method), _arguments(inspect.getattr_static(fast, name))
+    theirs, ours = arguments_of(method), arguments_of(inspect.getattr_static(fast, name))
     if theirs is None or ours is None:  # compiled, or (*args)
         return
+    theirs = {name: p for name, p in theirs.items() if p.kind is not p.VAR_KEYWORD}
     needed = [p.name for p in theirs.values() if p.default is p.empty]
     wanted = [p.name for p in ours.values() if p.default is p.empty]
     if len(theirs) < len(wanted) or len(needed) > len(ours):
@@ -123,7 +147,7 @@ def _check_method(cls: type, fast: type[Layer], name: str) -> None:
         raise Refused(f"its {name} takes {', '.join(unknown)}, which the compiled layer does not know")
 
 
-def _arguments(method: Any) -> Mapping[str, inspect.Parameter] | None:
+def arguments_of(method: Any) -> Mapping[str, inspect.Parameter] | None:
     """Of a method without its self; None where they are not known."""
     try:
         parameters = list(inspect.signature(method).parameters.values())[1:]
@@ -131,12 +155,7 @@ def _arguments(method: Any) -> Mapping[str, inspect.Parameter] | None:
         return None
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return None
-    return {p.name: p for p in parameters if p.kind is not p.VAR_KEYWORD}
-
-
-def first_argument(method: Any) -> str | None:
-    found = _arguments(method)
-    return next(iter(found), None) if found else None
+    return {p.name: p for p in parameters}
 
 
 def _constructor(cls: type, fast: type[Layer]) -> tuple[Parameter, ...] | None:

@@ -9,21 +9,29 @@ from __future__ import annotations
 
 import inspect
 import threading
-import types
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from ..nn.conv import ConvOuter, ConvStride1
-from .catalogue import OLDER_GRADIENTS, own_parameters
+from ..nn.conv import ConvStride1
+from .catalogue import own_parameters
 from .methods import catch_up
 from .pending import add_pending
 from .recognise import Recognised, Refused
 from .source import plain
-from .standin import DERIVED, OF_INNER, empty, how_to_keep, make_class, private_names, replacement_of
+from .standin import (
+    DERIVED,
+    OF_INNER,
+    how_to_keep,
+    make_class,
+    private_names,
+    replacement_of,
+    unannounced,
+)  # fmt: skip
 from .state import Sizes, State, Unwritten, attributes, sizes_of, taken_over
 
 # Functions of ours that may be called while the name of a class means the user's own again.
@@ -31,7 +39,7 @@ _names_lock = threading.RLock()
 
 
 class Replacement:
-    """A user's class and the compiled one in its place.
+    """A user's class and the compiled one in its place. Raises `Refused` if there can be none.
 
     Parameters
     ----------
@@ -45,6 +53,8 @@ class Replacement:
     methods : forward and backward of `cls`
     objects : how many have been made compiled
     checks : what verifies an object's calls, by its id
+    agreed : how many calls have been verified, by the kind of object and call
+    properties : of the user's class, for parameters that it keeps under other names
     answers : which attributes of a layer inside the user's objects have themselves
     retired : the reason why the user's own class is used again, or None
     """
@@ -59,11 +69,17 @@ class Replacement:
         self.check, self.refused = check, refused
         self.objects = 0
         self.checks: dict[int, Any] = {}
+        self.agreed: Counter[Any] = Counter()
         self.answers: frozenset[str] = frozenset(OF_INNER)
         self.methods: dict[str, Callable[..., Any]] = {}
         self.retired: str | None = None
         # Objects of classes that users derive from `cls`, by id: they need not be hashable.
         self.derived = weakref.WeakValueDictionary[int, Any]()
+        # Parameters that the user's class keeps elsewhere.
+        self.properties = frozenset(
+            name for name in ConvStride1.parameter_names
+            if isinstance(inspect.getattr_static(self.original, name, None), property)
+        )  # fmt: skip
         self.cls: type[Any] = make_class(self)
         self.in_place = _exchangeable(self.cls, self.original)
         self._signature = inspect.signature(self.fast if recognised.parameters is None else self.original)
@@ -86,7 +102,8 @@ class Replacement:
             return
         try:
             sizes, functions = self._arguments(args, kwargs)
-            self._fill(layer, {} if made is None else attributes(made), sizes, functions)
+            theirs = {} if made is None else self.complete(attributes(made))
+            self._fill(layer, theirs, sizes, functions)
         except Refused as reason:
             self._leave(layer, made, str(reason))
             return
@@ -119,7 +136,7 @@ class Replacement:
 
     def _fill(self, layer: Any, theirs: State, sizes: Sizes, functions: Sizes) -> None:
         try:
-            state = taken_over(self.fast, theirs, sizes, self.recognised.older_gradients)
+            state = self.taken_over(theirs, sizes)
         except Unwritten:
             try:
                 state = vars(self.fast(**sizes, **functions))
@@ -133,6 +150,17 @@ class Replacement:
             change_class(layer, self.cls)
         layer.__dict__.clear()
         layer.__dict__.update(state)
+
+    def taken_over(self, theirs: State, sizes: Sizes) -> State:
+        return taken_over(self.fast, theirs, sizes, self.recognised.older_gradients, self.properties)
+
+    def complete(self, theirs: State) -> State:
+        """The attributes of a user's object, and what properties of its class make of them."""
+        if not self.properties:
+            return theirs
+        own: Any = object.__new__(self.original)
+        vars(own).update(theirs)
+        return theirs | {name: getattr(own, name, None) for name in self.properties}
 
     def answered(self, theirs: State) -> frozenset[str]:
         return frozenset(name for name in OF_INNER if name in theirs or hasattr(self.original, name))
@@ -185,10 +213,9 @@ class Replacement:
         """
         if not self.in_place:
             raise Refused("objects of its class cannot change their class")
-        theirs = attributes(layer)
+        theirs = self.complete(attributes(layer))
         try:
-            older = self.recognised.older_gradients
-            state = taken_over(self.fast, theirs, sizes_of(self.fast, theirs), older)
+            state = self.taken_over(theirs, sizes_of(self.fast, theirs))
             lost = add_pending(self.fast, state, theirs)
         except Unwritten:
             raise Refused("its constructor is unwritten") from None
@@ -200,7 +227,7 @@ class Replacement:
     def _derived_class(self, theirs: type) -> type:
         """For a user's class that is itself derived from the original one."""
         namespace = {"__module__": theirs.__module__, "__qualname__": theirs.__qualname__, DERIVED: theirs}
-        return types.new_class(theirs.__name__, (theirs, self.cls), exec_body=lambda ns: ns.update(namespace))
+        return unannounced(theirs.__name__, (theirs, self.cls), namespace)
 
     def instead(self, layer: Any, name: str, args: Any, kwargs: Any, error: Exception) -> Any:
         """The user's own method, where the compiled one has raised an error.
@@ -210,7 +237,7 @@ class Replacement:
         """
         if type(layer) is not self.cls or self.recognised.unwritten:
             raise error
-        own = empty(self.original)
+        own: Any = object.__new__(self.original)
         own.__dict__.update(
             self._given_back(layer) if name == "backward" else vars(self.twin(layer, deep=False))
         )
@@ -231,7 +258,8 @@ class Replacement:
         memo = {} if memo is None else memo
         if id(layer) in memo:
             return memo[id(layer)]
-        twin = memo[id(layer)] = empty(self.original)
+        twin: Any = object.__new__(self.original)  # past a __new__ that counts, say
+        memo[id(layer)] = twin
         catch_up(layer)
         private = private_names(self.fast) | {"forward", "backward"}
         for name, value in vars(layer).items():
@@ -239,13 +267,6 @@ class Replacement:
                 part = replacement_of(type(value)) if deep else None
                 whole = part is not None and type(value) is part.cls
                 vars(twin)[name] = part.twin(value, memo=memo) if part is not None and whole else value
-        if issubclass(self.fast, ConvOuter) and type(layer.inner).__module__.startswith("fastconv."):
-            # The user's class has no inner layer: it holds the parameters itself.
-            vars(twin).update({name: getattr(layer.inner, name) for name in ConvStride1.parameter_names})
-        if self.recognised.older_gradients:
-            for older, name in OLDER_GRADIENTS.items():
-                vars(twin)[older] = getattr(layer, older)
-                vars(twin).pop(name, None)
         return twin
 
     def rebase(self) -> None:
@@ -340,13 +361,17 @@ def keep_parts(layer: Any, twin: Any) -> None:
 
 
 def _exchangeable(cls: type, original: type) -> bool:
-    """Whether an object of one class can become one of the other."""
+    """Whether an object of one class can become one of the other, or is of an extension type."""
     if not issubclass(cls, original):
         return False
     try:
-        object.__new__(cls).__class__ = original
+        made = object.__new__(cls)
     except TypeError:
         return False
+    try:
+        made.__class__ = original
+    except TypeError:
+        raise Refused("its objects cannot change their class") from None
     return True
 
 

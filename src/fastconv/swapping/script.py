@@ -11,12 +11,15 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import io
+import linecache
 import os
 import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 from types import CodeType, ModuleType, TracebackType
 from typing import Any, NamedTuple
+
+from .session import file_of
 
 _HERE = os.path.dirname(__file__) + os.sep
 
@@ -52,7 +55,8 @@ def run_script(
 
     Parameters
     ----------
-    target : path of a script, of a folder or zip file with a ``__main__.py``, or a module's name
+    target : path of a script, of a folder or zip file with a ``__main__.py``, or a module's name; a
+        script that is ``-`` is read from standard input
     module : whether it is a module's name
     around : called with a function that executes the program
 
@@ -66,9 +70,10 @@ def run_script(
     if module:
         _set_path(os.getcwd())
         sys.argv[:] = ["-m", *arguments]
-    program = _module(target) if module else _file(target)
+    program = _module(target) if module else _stdin() if target == "-" else _file(target)
     sys.argv[:] = [program.argv0, *arguments]
     _set_path(program.folder)
+    _give_way()
     main = _main_module(program)
     before = sys.modules["__main__"]
     _replaced.append(before)
@@ -95,6 +100,18 @@ def _execute(code: CodeType, names: dict[str, Any]) -> None:
 def _set_path(folder: str) -> None:
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = folder
+
+
+def _give_way() -> None:
+    """A module beside the script is the script's, whatever was imported for our own use under its name."""
+    folder = sys.path[0] or os.curdir
+    finder = pkgutil.get_importer(os.path.abspath(folder))
+    names = list(sys.modules)
+    for name in names[names.index("fastconv") :]:
+        spec = None if "." in name or name == "fastconv" or finder is None else finder.find_spec(name)
+        if spec is not None and spec.loader is not None and spec.origin != file_of(sys.modules[name]):
+            for gone in [n for n in names if n == name or n.startswith(f"{name}.")]:
+                del sys.modules[gone]
 
 
 def _main_module(program: Program) -> ModuleType:
@@ -131,6 +148,19 @@ def _file(path: str) -> Program:
         raise
     loader = importlib.machinery.SourceFileLoader("__main__", file)
     return Program(code, path, os.path.dirname(os.path.realpath(file)), file, loader)
+
+
+def _stdin() -> Program:
+    file = "<stdin>"
+    text = sys.stdin.buffer.read()
+    try:
+        code = compile(text, file, "exec", dont_inherit=True)
+    except BaseException:
+        _show_program_alone()
+        raise
+    lines = text.decode(errors="replace").splitlines(keepends=True)
+    linecache.cache[file] = len(text), None, lines, file  # for `source`
+    return Program(code, "-", "", file, importlib.machinery.BuiltinImporter)
 
 
 def _is_archive(path: str) -> bool:
@@ -187,6 +217,7 @@ def _show_program_alone() -> None:
 
     def excepthook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> Any:
         sys.excepthook = hook
+        linecache.cache.pop("<stdin>", None)  # the interpreter shows no lines of it
         _strip(error, set())
         return hook(kind, error, error.__traceback__)
 
@@ -208,7 +239,7 @@ def _stripped(traceback: TracebackType | None) -> TracebackType | None:
     kept: list[TracebackType] = []
     while traceback is not None:
         file = traceback.tb_frame.f_code.co_filename
-        if traceback.tb_frame.f_code in (_execute.__code__, _file.__code__, _module.__code__):
+        if traceback.tb_frame.f_code in [f.__code__ for f in (_execute, _file, _module, _stdin)]:
             kept.clear()
         else:
             if not _is_ours(file):

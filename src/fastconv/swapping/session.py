@@ -75,15 +75,14 @@ class Session:
         entry = Entry(cls.__name__, cls.__module__, file or "")
         try:
             self.options.choice.check(cls.__name__)
-            recognised = recognise(cls, self.users)
+            made = Replacement(
+                recognised := recognise(cls, self.users), refused=self._left_an_object,
+                check=self._check if self.options.verify else None,
+            )
         except Refused as reason:
             entry.reason = str(reason)
             self.report.kept.append(entry)
             return cls
-        made = Replacement(
-            recognised, refused=self._left_an_object,
-            check=self._check if self.options.verify else None,
-        )
         self.replacements[cls], self.entries[cls] = made, entry
         entry.by = f"fastconv.{made.fast.__name__}"
         # A block or model is not verified: two runs of it would be two runs of the layers inside.
@@ -91,7 +90,14 @@ class Session:
         if recognised.remark:
             entry.note(recognised.remark)
         self.report.swapped.append(entry)
+        if type(cls) is not type or any("__init_subclass__" in vars(base) for base in cls.__mro__[1:-1]):
+            rebind({cls: made.cls}, self.holders())  # they may have put it into a table
         return made.cls
+
+    def meant(self, base: Any) -> Any:
+        """What the name of a base of a class statement means, now that `scan_waiting` has been there."""
+        found = self.replacements.get(base) if isinstance(base, type) else None
+        return base if found is None or found.retired else found.cls
 
     def _left_an_object(self, replacement: Replacement, reason: str) -> None:
         """An object could not be made a compiled one. If it was the first, the class is left alone."""
@@ -125,7 +131,8 @@ class Session:
     def _unbind(self, replacements: list[Replacement]) -> None:
         for replacement in replacements:
             replacement.retired = replacement.retired or "uninstalled"
-        rebind({r.cls: r.original for r in replacements}, list(sys.modules.values()))
+        own = {r.cls: r.original for r in replacements}
+        rebind(own, [*sys.modules.values(), *self.holders()])
         for replacement in replacements:
             replacement.rebase()
 
@@ -137,6 +144,15 @@ class Session:
             if isinstance(module, types.ModuleType) and self.users.owns(name, file_of(module)):
                 yield module
 
+    def holders(self) -> Iterator[Any]:
+        """All that may have a name for a class, or a table of them: these modules, and their classes."""
+        for module in self.modules():
+            yield module
+            yield from (
+                value for value in list(vars(module).values())
+                if isinstance(value, type) and value.__module__ == module.__name__
+            )  # fmt: skip
+
     def scan(self, module: types.ModuleType) -> None:
         """Replace the classes that a module has defined, wherever they have got to."""
         found: dict[Any, Any] = {}
@@ -146,7 +162,7 @@ class Session:
                 if new is not value:
                     found[value] = new
         if found:
-            rebind(found, [module, *self.modules()])
+            rebind(found, [module, *self.holders()])
 
     def scan_later(self, module: str) -> None:
         self.waiting.add(module)
@@ -161,21 +177,27 @@ class Session:
 _TABLE = 1000  # entries of what may be a table of layer classes
 
 
-def rebind(new: dict[Any, Any], modules: Iterable[Any]) -> None:
-    """Let every name in these modules that means one object mean another, in lists and dicts there too."""
+def rebind(new: dict[Any, Any], holders: Iterable[Any]) -> None:
+    """Let every name in these modules that means one object mean another, in lists and dicts there too.
+
+    Of classes among the holders, it is the lists and dicts alone.
+    """
     by_id = {id(old): value for old, value in new.items()}
 
-    def rebind_in(names: Any, items: list[Any], depth: int) -> None:
-        for name, value in items:
+    def rebind_in(table: Any) -> None:
+        for key, value in list(table.items() if isinstance(table, dict) else enumerate(table)):
             if id(value) in by_id:
-                names[name] = by_id[id(value)]
-            elif depth and type(value) in (dict, list) and len(value) <= _TABLE:
-                rebind_in(value, list(value.items() if type(value) is dict else enumerate(value)), 0)
+                table[key] = by_id[id(value)]
 
-    for module in modules:
-        names = getattr(module, "__dict__", None)
+    for holder in holders:
+        names = getattr(holder, "__dict__", None)
         if isinstance(names, dict) and "__name__" in names:
-            rebind_in(names, list(names.items()), 1)
+            rebind_in(names)
+        elif not isinstance(holder, type):
+            continue
+        for value in list(vars(holder).values()):
+            if type(value) in (dict, list) and len(value) <= _TABLE:
+                rebind_in(value)
 
 
 def file_of(module: Any) -> str | None:

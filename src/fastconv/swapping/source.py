@@ -46,25 +46,40 @@ def gradients_kept(backward: Any) -> dict[str, str]:
         return {}
     uses: dict[str, set[str]] = {}
     for node in _own_nodes(function):
-        target: Any = None
         if isinstance(node, ast.AugAssign):
-            target, use = node.target, "add" if isinstance(node.op, (ast.Add, ast.Sub)) else "fill"
-        elif isinstance(node, ast.Assign) and len(node.targets) == 1:
-            target, use = node.targets[0], "set"
-            if _text(target) in ast.unparse(node.value):
-                use = "add"
-            elif isinstance(target, ast.Subscript):
-                use = "fill"
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "fill":
-            target, use = node.func.value, "fill"
-        if target is not None:
-            uses.setdefault(_text(target), set()).add(use)
+            use = "add" if isinstance(node.op, (ast.Add, ast.Sub)) else "fill"
+            uses.setdefault(_text(node.target), set()).add(use)
+        elif isinstance(node, ast.Assign):
+            for target in _targets(node):
+                use = "fill" if isinstance(target, ast.Subscript) else "set"
+                use = "add" if _numbers_of(_text(target), node.value) else use
+                uses.setdefault(_text(target), set()).add(use)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            filled = [keyword.value for keyword in node.keywords if keyword.arg == "out"]
+            filled += [node.func.value] if node.func.attr == "fill" else []
+            filled += node.args[:1] if node.func.attr == "copyto" else []
+            for target in filled:
+                use = "add" if node.func.attr == "add" and _text(target) in map(_text, node.args) else "fill"
+                uses.setdefault(_text(target), set()).add(use)
     found = {}
     for name in ("dLdW", "dLdb", "dW", "db"):
         use_of = uses.get(f"{owner}.{name}", {"set"})
         if "set" not in use_of:
             found[name] = "fill" if "fill" in use_of else "add"
     return found
+
+
+def asks_for(forward: Any) -> set[str]:
+    """The attributes of its own that a forward's conditions look at, and that it does not set itself."""
+    function = _function(forward)
+    if function is None or not function.args.args:
+        return set()
+    asked: set[str] = set()
+    for node in _own_nodes(function):
+        if isinstance(node, (ast.If, ast.IfExp, ast.While)):
+            asked |= {ast.unparse(part) for part in ast.walk(node.test) if isinstance(part, ast.Attribute)}
+    owner = f"{function.args.args[0].arg}."
+    return {name.removeprefix(owner) for name in asked - _assigned(function).keys() if name.startswith(owner)}
 
 
 def draws_otherwise(forward: Any) -> bool:
@@ -105,12 +120,31 @@ def _assigned(function: ast.AST) -> dict[str, list[ast.expr]]:
     found: dict[str, list[ast.expr]] = {}
     for node in _own_nodes(function):
         if isinstance(node, ast.Assign):
-            for target in node.targets:
-                for part in target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]:
-                    found.setdefault(_text(part), []).append(node.value)
+            for target in _targets(node):
+                found.setdefault(_text(target), []).append(node.value)
         elif isinstance(node, (ast.AugAssign, ast.AnnAssign)) and node.value is not None:
             found.setdefault(_text(node.target), []).append(node.value)
     return found
+
+
+def _targets(node: ast.Assign) -> Iterator[ast.expr]:
+    """``a = b, c = value`` assigns to all three."""
+    for target in node.targets:
+        yield from target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]
+
+
+_OF_THE_SHAPE = ("shape", "dtype", "size", "ndim", "len", "zeros_like", "empty_like", "ones_like")
+
+
+def _numbers_of(text: str, value: ast.AST) -> bool:
+    """Whether a value comes from the numbers in an array, not from its shape alone."""
+    asked = value.func if isinstance(value, ast.Call) else value
+    if isinstance(asked, (ast.Name, ast.Attribute)):
+        if ast.unparse(asked) == text:
+            return True
+        if (asked.id if isinstance(asked, ast.Name) else asked.attr) in _OF_THE_SHAPE:
+            return False
+    return any(_numbers_of(text, part) for part in ast.iter_child_nodes(value))
 
 
 def _text(target: ast.expr) -> str:

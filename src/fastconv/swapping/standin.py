@@ -10,14 +10,14 @@ has (methods, base classes, ``isinstance``) is still there.
 
 from __future__ import annotations
 
+import abc
 import builtins
 import copy
 import copyreg
 import inspect
 import sys
-import types
 from collections.abc import Callable
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any
 
 from ..nn import Layer
@@ -26,7 +26,7 @@ from .catalogue import OLDER_GRADIENTS
 from .methods import catch_up, method_of
 from .pending import add_pending
 from .recognise import Refused
-from .state import State, Unwritten, sizes_of, taken_over
+from .state import State, Unwritten, sizes_of
 
 if TYPE_CHECKING:
     from .replace import Replacement
@@ -62,8 +62,10 @@ def make_class(replacement: Replacement) -> type[Any]:
     }
     if issubclass(fast, ConvOuter):
         namespace |= {name: _OfUsers(replacement, name) for name in OF_INNER}
-    if replacement.recognised.older_gradients:
-        namespace |= {older: _alias(name) for older, name in OLDER_GRADIENTS.items()}
+        namespace |= {name: inspect.getattr_static(original, name) for name in replacement.properties}
+        namespace["inner"] = property(_holder)
+    elif replacement.recognised.older_gradients:
+        namespace |= {name: _alias(older) for older, name in OLDER_GRADIENTS.items()}
     try:
         return _new_class(replacement, (fast, original), namespace)
     except TypeError:  # an extension type, whose objects no other class can share
@@ -77,23 +79,37 @@ def _new_class(
         name: method_of(replacement, name, inherits=replacement.original in bases)
         for name in ("forward", "backward")
     }
-    everything = {**namespace, **replacement.methods}
-    bases = (_Unannounced, *bases)
-    return types.new_class(replacement.name, bases, exec_body=lambda names: names.update(everything))
+    quiet = _quiet(abc.ABC if abc.ABC in bases[-1].__mro__ else object)
+    return unannounced(replacement.name, (quiet, *bases), {**namespace, **replacement.methods})
 
 
 # Called with each class that is made; a recording wants to see them.
 watchers: list[Callable[[type], None]] = []
 
 
-class _Unannounced:
-    """A user's ``__init_subclass__``, of a registry say, has seen the user's class, and sees not ours."""
+def unannounced(name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> type[Any]:
+    """A new class, past what a user's metaclass does with one, which it has done with the user's."""
+    kind: type[type] = max(map(type, bases), key=lambda kind: len(kind.__mro__))
+    make = abc.ABCMeta.__new__ if issubclass(kind, abc.ABCMeta) else type.__new__
+    made = make(kind, name, bases, namespace)
+    for watch in watchers:
+        watch(made)
+    return made
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        if "_fastconv_replacement" not in vars(cls) and DERIVED not in vars(cls):
-            super().__init_subclass__(**kwargs)
-        for watch in watchers:
-            watch(cls)
+
+@lru_cache(maxsize=2)
+def _quiet(layout: type) -> type:
+    """A base for the class in a user's place: ``__init_subclass__`` has seen the user's, and sees not this.
+
+    An object can only go to a class of its own layout, which is that of the first base.
+    """
+
+    class Quiet(layout):  # type: ignore[misc]
+        def __init_subclass__(cls, **kwargs: Any) -> None:
+            if "_fastconv_replacement" not in vars(cls) and DERIVED not in vars(cls):
+                super().__init_subclass__(**kwargs)
+
+    return Quiet
 
 
 def how_to_keep(replacement: Replacement) -> str:
@@ -154,12 +170,40 @@ class _OfUsers:
 
 
 def _alias(name: str) -> property:
-    def holder(layer: Any) -> Any:
-        return layer.inner if isinstance(layer, ConvOuter) else layer
+    return property(lambda self: getattr(self, name), lambda self, value: setattr(self, name, value))
 
-    return property(
-        lambda self: getattr(holder(self), name), lambda self, value: setattr(holder(self), name, value)
-    )
+
+def _holder(layer: Any) -> Any:
+    """What holds the parameters of an outer layer: the one inside, or itself where there is none."""
+    inner = vars(layer).get(layer._inner)
+    return _Own(layer) if inner is None else inner
+
+
+class _Own:
+    """The parameters of an outer layer that the user's class keeps in the layer itself."""
+
+    def __init__(self, layer: Any) -> None:
+        replacement = replacement_of(type(layer))
+        assert replacement is not None
+        older = replacement.recognised.older_gradients
+        vars(self).update(
+            layer=layer, properties=replacement.properties,
+            names={v: k for k, v in OLDER_GRADIENTS.items()} if older else {},
+        )  # fmt: skip
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.properties:
+            return getattr(self.layer, name)
+        try:
+            return vars(self.layer)[self.names.get(name, name)]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.properties:
+            setattr(self.layer, name, value)
+        else:
+            vars(self.layer)[self.names.get(name, name)] = value
 
 
 def _missing_attribute(replacement: Replacement) -> Callable[[Any, str], Any]:
@@ -213,14 +257,15 @@ def _set_state(self: Any, state: State) -> None:
     replacement = replacement_of(type(self))
     assert replacement is not None
     try:
-        full = taken_over(replacement.fast, state, sizes_of(replacement.fast, state))
-        add_pending(replacement.fast, full, state)
+        theirs = replacement.complete(state)
+        full = replacement.taken_over(theirs, sizes_of(replacement.fast, theirs))
+        add_pending(replacement.fast, full, theirs)
     except (Refused, Unwritten):
         self.__dict__.update(state)
         if replacement.in_place and type(self) is replacement.cls:
             object.__setattr__(self, "__class__", replacement.original)
         return
-    replacement.answers = replacement.answered(state)
+    replacement.answers = replacement.answered(theirs)
     full |= {k: v for k, v in state.items() if k in private_names(replacement.fast) and v is not None}
     self.__dict__.update(full)
 

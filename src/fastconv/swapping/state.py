@@ -62,11 +62,13 @@ def attributes(obj: Any) -> State:
 
 
 def taken_over(
-    fast: type[Layer], theirs: Mapping[str, Any], sizes: Sizes, older: bool = False
+    fast: type[Layer], theirs: Mapping[str, Any], sizes: Sizes, older: bool = False,
+    properties: frozenset[str] = frozenset(),
 ) -> State:
     """The state of a compiled layer that takes over from a user's object with these attributes.
 
-    `older` says that its gradients are called dW and db.
+    `older` says that its gradients are called dW and db; so they are in what is returned.
+    `properties` of the user's class go on answering for what they have.
 
     Raises
     ------
@@ -83,6 +85,9 @@ def taken_over(
         raise Refused(str(error)) from None
     state = vars(blank)
     theirs = {OLDER_GRADIENTS.get(name, name): value for name, value in theirs.items()} if older else theirs
+    holds = not isinstance(blank, ConvOuter) or _nothing(theirs.get(blank._inner))
+    if holds and properties - {"W", "b"}:
+        raise Refused("its gradients are properties")
     if isinstance(blank, ConvOuter):
         _take_inner(blank, theirs)
     elif missing := [name for name in blank.parameter_names[:2] if _nothing(theirs.get(name))]:
@@ -90,9 +95,12 @@ def taken_over(
             raise Refused(f"it has no {' and no '.join(missing)}")
         raise Unwritten
     _overlay(fast, state, theirs)
-    if older and isinstance(blank, ConvOuter):
-        for name in OLDER_GRADIENTS.values():  # names that the user's object does not have
-            state.pop(name, None)
+    for name in [name for name, part in state.items() if isinstance(part, Layer) and name not in theirs]:
+        del state[name]  # the user's object has no layers inside
+    for name in properties:
+        state.pop(name, None)
+    if older:
+        state |= {name: state.pop(ours) for name, ours in OLDER_GRADIENTS.items() if ours in state}
     return state
 
 
@@ -184,7 +192,7 @@ def _take_inner(blank: ConvOuter, theirs: Mapping[str, Any]) -> None:
         setattr(blank, blank._inner, inner)
     elif {"W", "b"} <= owned.keys():
         for name, value in owned.items():
-            setattr(blank.inner, name, _fitting(name, getattr(blank.inner, name), value))
+            vars(blank)[name] = _fitting(name, getattr(blank.inner, name), value)
     elif any(isinstance(value, np.ndarray) for value in theirs.values()):
         raise Refused(f"it has neither {blank._inner} nor W and b")
     else:

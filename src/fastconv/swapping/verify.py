@@ -25,7 +25,8 @@ from .report import Entry
 from .standin import replacement_of
 
 CALLS = 2  # forwards, each with its backward, of every object
-TOLERANCE = {8: 1e-9, 4: 1e-3}  # by the bytes of the narrower dtype
+ENOUGH = 8  # such calls, after which further objects like these are taken for right
+TOLERANCE = {8: 1e-9, 4: 1e-3, 2: 1e-2}  # by the bytes of the narrowest floating dtype in a call
 
 _COMPARED = ("dLdW", "dLdb", "dW", "db", "dLdBW", "dLdBb", "running_M", "running_V")
 
@@ -50,6 +51,8 @@ class Check:
     failed : told about a mismatch; the object has become the user's by then
     """
 
+    enough: float = ENOUGH
+
     def __init__(
         self, replacement: Replacement, entry: Entry,
         failed: Callable[[Replacement, Mismatch], Any],
@@ -59,6 +62,7 @@ class Check:
         self.left = {False: CALLS, True: CALLS if self.evaluates else 0}  # training, evaluating
         self.twin: Any = None  # has seen the last forward, and waits for its backward
         self.input: Any = None
+        self.kind: Any = None  # of the last forward: objects, and calls, that are alike in all but numbers
 
     def forward(self, layer: Any, method: Method, unchecked: Method, args: Any, kwargs: Any) -> Any:
         evaluating = self.evaluates and bool(kwargs.get("eval", args[1] if len(args) > 1 else False))
@@ -70,6 +74,9 @@ class Check:
                 self._end(layer)
             return unchecked(layer, *args, **kwargs)
         self.left[evaluating] -= 1
+        self.kind = evaluating, _kind(layer), _kind((args, kwargs))
+        if self.replacement.agreed[self.kind] >= self.enough:
+            return unchecked(layer, *args, **kwargs)
         self.twin = self.replacement.twin(layer) if waiting is None else copy.deepcopy(waiting)
         _own_arrays(self.twin)
         if not evaluating:
@@ -114,11 +121,16 @@ class Check:
                 raise Mismatch(f"{name} draws other random numbers")
         except Exception as error:
             _set_stream(after)
-            if not isinstance(error, Mismatch):
-                error = Mismatch(f"{name} of the compiled layer: {error}")
-            self._give_up(layer, error)
+            if isinstance(error, TypeError) and self.replacement.own_class(layer) is not None:
+                self._leave(layer, error)  # a dtype that the compiled layer will not take
+            elif isinstance(error, Mismatch):
+                self._give_up(layer, error)
+            else:
+                self._give_up(layer, Mismatch(f"{name} of the compiled layer: {error}"))
             return _as_called_with(args, theirs, wanted)
         self.entry.calls = (self.entry.calls or 0) + 1
+        if name == "backward" or self.kind[0]:
+            self.replacement.agreed[self.kind] += 1
         return found
 
     def _errors_too(
@@ -139,16 +151,26 @@ class Check:
 
     def _give_up(self, layer: Any, mismatch: Mismatch) -> None:
         """The object becomes the user's own, as it is after the call."""
+        if self.replacement.own_class(layer) is None:  # and about to be derived from the user's own again
+            self.failed(self.replacement, mismatch)
+            self._become_own(layer)
+        else:
+            self._become_own(layer)
+            self.failed(self.replacement, mismatch)
+
+    def _leave(self, layer: Any, error: Exception) -> None:
+        """The object alone becomes the user's own, as it would without verification."""
+        self._become_own(layer)
+        if self.replacement.refused is None:
+            self.entry.note(f"not verified: {error}")
+        else:
+            self.replacement.refused(self.replacement, str(error))
+
+    def _become_own(self, layer: Any) -> None:
         self._end(layer)
         keep_parts(layer, self.twin)
-        state = vars(self.twin)
-        own = self.replacement.own_class(layer)
-        if own is not None:
-            become(layer, own, state)
-            self.failed(self.replacement, mismatch)
-        else:  # of a class that is about to be derived from the user's own again
-            self.failed(self.replacement, mismatch)
-            become(layer, type(layer), state)
+        become(layer, self.replacement.own_class(layer) or type(layer), vars(self.twin))
+        self.twin = None
 
     def _compare(self, layer: Any, name: str, args: Any, theirs: Any, wanted: Any, found: Any) -> None:
         for given, seen in zip(args, theirs):
@@ -157,21 +179,21 @@ class Check:
         scale = _scale(*args)
         if name == "backward":
             scale *= max(1.0, _scale(self.input))
-        self._close(f"{name}'s result", wanted, found, scale)
+        tolerance = _tolerance(*args, self.input, wanted, found)
+        self._close(f"{name}'s result", wanted, found, scale, tolerance)
         for what, a, b in _pairs(self.twin, layer):
-            self._close(what, a, b, scale)
+            self._close(what, a, b, scale, tolerance)
 
-    def _close(self, what: str, wanted: Any, found: Any, scale: float) -> None:
+    def _close(self, what: str, wanted: Any, found: Any, scale: float, tolerance: float) -> None:
         wanted, found = np.asarray(wanted), np.asarray(found)
         if wanted.shape != found.shape:
             raise Mismatch(f"{what} has shape {wanted.shape}, compiled {found.shape}")
         if wanted.dtype.kind not in "biuf":
             raise Mismatch(f"{what} is of dtype {wanted.dtype}, compiled {found.dtype}")
-        narrower = min(8, *(a.dtype.itemsize for a in (wanted, found) if a.dtype.kind == "f"), 8)
         with np.errstate(all="ignore"):
             same = (wanted == found) | ((wanted != wanted) & (found != found))
-            off = np.where(same, 0.0, np.abs(wanted - found))
-        allowed = TOLERANCE.get(narrower, 1e-2) * max(scale, _scale(wanted))
+            off = np.where(same, 0.0, np.abs(np.subtract(wanted, found, dtype=float)))
+        allowed = tolerance * max(scale, _scale(wanted))
         largest = float(off.max(initial=0.0))
         if not largest <= allowed:  # NaN, too
             raise Mismatch(f"{what} differs by up to {largest:.2g}, {allowed:.1g} is allowed")
@@ -222,6 +244,21 @@ def _follow(twin: Any, layer: Any, seen: frozenset[int] = frozenset()) -> None:
         _follow(other, value, seen)
 
 
+def _kind(value: Any, seen: frozenset[int] = frozenset()) -> Any:
+    """All of an object but the numbers in its arrays, hashable."""
+    if isinstance(value, np.ndarray):
+        return value.shape, value.dtype.str
+    if value is None or isinstance(value, (int, float, str)):
+        return value
+    if id(value) in seen:
+        return None
+    seen |= {id(value)}
+    if isinstance(value, (tuple, list)):
+        return tuple(_kind(item, seen) for item in value)
+    items = value if isinstance(value, dict) else getattr(value, "__dict__", {})
+    return type(value), *((name, _kind(item, seen)) for name, item in items.items())
+
+
 def _copied(value: Any) -> Any:
     return value.copy() if isinstance(value, np.ndarray) else value
 
@@ -238,6 +275,11 @@ def _as_called_with(args: Any, copies: Any, result: Any) -> Any:
 
 def _changed(given: Any, copied: Any) -> bool:
     return isinstance(given, np.ndarray) and given.tobytes() != copied.tobytes()
+
+
+def _tolerance(*arrays: Any) -> float:
+    floats = [a.dtype.itemsize for a in arrays if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
+    return TOLERANCE[min([*floats, 8])]
 
 
 def _scale(*arrays: Any) -> float:
