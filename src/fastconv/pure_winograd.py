@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating]
 Pair = tuple[int, int]
 
+# What the compiled kernels do not report, these do not either: 0 * infinity is NaN in silence. Products of
+# matrices "divide by zero", too, where OpenBLAS uses SME (ARM).
+in_silence = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+
 # Polynomials are multiplied at these points and at infinity; for 2 taps, without the last.
 _POINTS = np.array([0, 1, -1, 2, -0.5])
 
@@ -102,7 +106,7 @@ def _tiles(image: Array, pad: Pair, outs: Pair, sides: Pair, reaches: Pair) -> A
     return windows[:, :, :: sides[0], :: sides[1]][:, :, : counts[0], : counts[1]]
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@in_silence
 def winograd(
     x: Array, w: Array, b: Array | None, out: Array, stride: Pair, pad: Pair, up: Pair, threads: int
 ) -> bool:
@@ -129,7 +133,7 @@ def winograd(
     return bool(np.isfinite(out).all())
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@in_silence
 def winograd_weights(x: Array, dz: Array, dw: Array, pad: Pair, threads: int) -> bool:
     if not (np.isfinite(x).all() and np.isfinite(dz).all()):
         return False
