@@ -194,6 +194,13 @@ def test_threads_from_the_environment(count):
     assert output_of(script, FASTCONV_NUM_THREADS=count, OMP_NUM_THREADS="2,1") == count
 
 
+def test_numpys_error_state_is_the_callers(backend):
+    with np.errstate(all="raise"):
+        before = np.geterr()
+        fastconv.BatchNorm2d(2).forward(np.ones((2, 2, 3, 3)))  # one kernel inside another
+        assert np.geterr() == before
+
+
 def test_config_is_json_and_true(backend):
     found = json.loads(json.dumps(fastconv.config()))
     assert found == fastconv.config()
