@@ -14,7 +14,7 @@ from taps cimport (
     Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
     phase_of, phases, prepare, prepared_size, tabulate_taps,
 )
-from tile cimport MAX_ROWS, even_rows, tile_for, vectors_for
+from tile cimport MAX_ROWS, even_rows, rows_for, tile_for, vectors_for
 
 cdef enum:
     # Up to this many output channels, gathering a panel costs more than it saves: each number
@@ -323,10 +323,15 @@ cdef void multiply(
     cdef const real* bias
     cdef real* out
     cdef Py_ssize_t o = job.o_first
-    cdef bint whole = spans[0].length == width and p.grid.w.out_step == 1
+    # Outputs of rows that follow one another lie side by side.
+    cdef const Span* last = &spans[count - 1]
+    cdef bint whole = (
+        p.grid.w.out_step == 1 and spans[0].lane == 0 and last.lane + last.length == width
+        and last.target == spans[0].target + last.lane
+    )
     cdef int R, r, i
     while o < job.o_last:
-        R = even_rows(job.o_last - o, 6)
+        R = rows_for(job.o_last - o, job.VN)
         for r in range(R):
             rows[r] = p.w.start + (o + r) * p.w.per_filter
         out = p.out + o * p.out_per_channel

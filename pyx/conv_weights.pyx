@@ -15,7 +15,7 @@ from taps cimport (
     Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
     phase_of, phases, prepare, prepared_size, tabulate_pixels, tabulate_taps,
 )
-from tile cimport MAX_ROWS, rows_for, tile_for
+from tile cimport MAX_ROWS, SPARE_ROWS, rows_for, tile_for
 
 cdef enum:
     # Output channels that an item sums at once (bounds its scratch).
@@ -116,7 +116,7 @@ cdef Py_ssize_t weights_scratch(const Problem* p) noexcept nogil:
         round_to_line(prepared_size(&p.grid) * sizeof(real))
         + 3 * round_to_line(pixels * sizeof(Py_ssize_t))
         + 2 * round_to_line(taps * sizeof(Py_ssize_t))
-        + round_to_line((taps + MAX_ROWS) * columns * sizeof(real))
+        + round_to_line((taps + SPARE_ROWS) * columns * sizeof(real))
         + round_to_line((pixels + LANES) * 3 * LANES * sizeof(real))
     )
 
@@ -140,25 +140,24 @@ cdef int weights_item(const void* problem, Py_ssize_t item, char* scratch) noexc
     cdef Py_ssize_t* panel_rows = <Py_ssize_t*> carve(&scratch, most_pixels * sizeof(Py_ssize_t))
     cdef Py_ssize_t* taps = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
     cdef Py_ssize_t* weights = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
-    # sums[tap][o]; the tile writes up to MAX_ROWS rows beyond the last tap.
-    cdef real* sums = <real*> carve(&scratch, (most_taps + MAX_ROWS) * padded * sizeof(real))
+    # sums[tap][o]; the tile writes up to SPARE_ROWS rows beyond the last tap.
+    cdef real* sums = <real*> carve(&scratch, (most_taps + SPARE_ROWS) * padded * sizeof(real))
     cdef real* panels = <real*> scratch
+    cdef real* dw
 
     cdef Block block
     cdef Image image
     cdef Py_ssize_t tap_count = chunk.channels * chunk.us * chunk.vs
-    cdef Py_ssize_t index, first, last, count, group, i, t, o
+    cdef Py_ssize_t index, start, first, last, count, group, i, t, o
     cdef int R, r
     cdef const real* rows[MAX_ROWS]
-    cdef real* dw
 
-    memset(sums, 0, (most_taps + MAX_ROWS) * padded * sizeof(real))
     for i in range(most_pixels):
         panel_rows[i] = i * width
-    first, last = slab * grid.blocks // p.slabs, (slab + 1) * grid.blocks // p.slabs
-    for index in range(
-        first + p.round * (last - first) // p.rounds, first + (p.round + 1) * (last - first) // p.rounds
-    ):
+    start, last = slab * grid.blocks // p.slabs, (slab + 1) * grid.blocks // p.slabs
+    first = start + p.round * (last - start) // p.rounds
+    last = start + (p.round + 1) * (last - start) // p.rounds
+    for index in range(first, last):
         block = block_at(grid, index)
         image = prepare(grid, &block, &chunk, 0, image_scratch)
         count = tabulate_pixels(
@@ -178,20 +177,40 @@ cdef int weights_item(const void* problem, Py_ssize_t item, char* scratch) noexc
                 for r in range(R):
                     rows[r] = image.data + taps[min(t + r, tap_count - 1)]
                 tile_for(R, VN)(count, rows, pixels, panels, panel_rows,
-                                sums + t * padded + o, padded, NULL, True)
+                                sums + t * padded + o, padded, NULL, index > first)
                 # Rows beyond the last tap repeat it; they belong to no weight.
                 t += R
 
-    dw = p.dw if slab == 0 else copy_for(p, slab)
-    dw += o_first * p.dw_per_filter
-    for o in range(o_count):
-        for t in range(tap_count):
-            dw[o * p.dw_per_filter + weights[t]] += sums[t * padded + o]
+    if last > first:
+        dw = p.dw if slab == 0 else p.copies + (slab - 1) * p.dw_size
+        add_sums(sums, padded, weights, tap_count, o_count, dw + o_first * p.dw_per_filter, p.dw_per_filter)
     return 0
 
 
-cdef inline real* copy_for(const Problem* p, Py_ssize_t slab) noexcept nogil:
-    return p.copies + (slab - 1) * p.dw_size
+cdef inline void add_sums(
+    const real* sums, Py_ssize_t pitch, const Py_ssize_t* weights, Py_ssize_t tap_count, Py_ssize_t filters,
+    real* dw, Py_ssize_t per_filter,
+) noexcept nogil:
+    """dw[o][weights[tap]] += sums[tap][o], transposed in registers where LANES taps are neighbours."""
+    cdef vec corner[LANES]
+    cdef Py_ssize_t t = 0, o, lane, taps
+    cdef real* to
+    while t < tap_count:
+        taps, o = min(<Py_ssize_t> LANES, tap_count - t), 0
+        if taps == LANES and weights[t + LANES - 1] == weights[t] + LANES - 1:
+            while o + LANES <= filters:
+                for lane in range(LANES):
+                    corner[lane] = load(sums + (t + lane) * pitch + o)
+                transpose(corner)
+                to = dw + o * per_filter + weights[t]
+                for lane in range(LANES):
+                    store(to + lane * per_filter, add(load(to + lane * per_filter), corner[lane]))
+                o += LANES
+        while o < filters:
+            for lane in range(taps):
+                dw[o * per_filter + weights[t + lane]] += sums[(t + lane) * pitch + o]
+            o += 1
+        t += taps
 
 
 cdef inline void gather_columns(

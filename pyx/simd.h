@@ -30,6 +30,12 @@ typedef int64_t lane_int;
 
 enum { LANES = FASTCONV_VECTOR_BYTES / sizeof(real), LANES_LOG2 = __builtin_ctz(FASTCONV_VECTOR_BYTES / sizeof(real)) };
 
+#if defined(__AVX512F__) || defined(__aarch64__)
+enum { REGISTERS = 32 }; /* that hold vectors */
+#else
+enum { REGISTERS = 16 };
+#endif
+
 typedef real vec __attribute__((vector_size(FASTCONV_VECTOR_BYTES)));
 /* The same, in memory of any alignment. */
 typedef real vec_in_memory

@@ -10,6 +10,7 @@ cdef extern from "simd.h" nogil:
     enum:
         LANES
         LANES_LOG2
+        REGISTERS
 
     vec load(const real* source)
     void store(real* target, vec value)

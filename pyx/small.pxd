@@ -11,7 +11,7 @@ from buffers cimport Filters
 from parallel cimport MACS_BETWEEN_SIGNALS, carve, round_to_line
 from simd cimport LANES, load, load_some, real, splat, store, store_some, transpose, vec
 from taps cimport Axis, ceil_div, phase_of, phases
-from tile cimport MAX_ROWS, rows_for, tile_for
+from tile cimport MAX_ROWS, SPARE_ROWS, rows_for, tile_for
 
 cdef enum:
     # Bytes of the transposed images of a chunk, and of the sums of an item: both stay in the
@@ -67,7 +67,7 @@ cdef inline bint cut_small(Small* p, Py_ssize_t blocks_wanted) noexcept nogil:
     plane = p.down.padded * p.across.padded * width * sizeof(real)
     p.channels = min(IMAGES_BYTES // plane, MOST_TAPS // (p.down.kernel * p.across.kernel))
     most = SUMS_BYTES // (p.down.outs * p.across.outs * width * <Py_ssize_t> sizeof(real))
-    if p.channels == 0 or most < MAX_ROWS or ceil_div(p.w.O, most) > MOST_PARTS:
+    if p.channels == 0 or most < SPARE_ROWS or ceil_div(p.w.O, most) > MOST_PARTS:
         return False
     p.channels = min(p.w.C, p.channels)
     p.row_parts = max(
@@ -87,7 +87,7 @@ cdef inline Py_ssize_t small_scratch(const Small* p) noexcept nogil:
     return (
         2 * round_to_line(p.channels * p.down.kernel * p.across.kernel * sizeof(Py_ssize_t))
         + round_to_line(p.channels * p.down.padded * p.across.padded * width * sizeof(real))
-        + ((p.rows + MAX_ROWS) * p.down.outs * p.across.outs + LANES) * width * <Py_ssize_t> sizeof(real)
+        + ((p.rows + SPARE_ROWS) * p.down.outs * p.across.outs + LANES) * width * <Py_ssize_t> sizeof(real)
     )
 
 

@@ -233,18 +233,8 @@ cdef inline Image prepare(
     cdef Py_ssize_t H = grid.h.size, W = grid.w.size
     cdef Py_ssize_t row = grid.h.origin + block.row * grid.h.stride + chunk.u
     cdef Py_ssize_t col = grid.w.origin + block.col * grid.w.stride + chunk.v
-    cdef const real* x = grid.x + (block.image * grid.C + chunk.channel) * H * W
     cdef Py_ssize_t rows = prepared_extent(&grid.h, block.rows, chunk.us)
     cdef Py_ssize_t cols = prepared_extent(&grid.w, block.cols, chunk.vs)
-    cdef Py_ssize_t row_phases = min(grid.h.split, chunk.us), col_phases = min(grid.w.split, chunk.vs)
-    cdef Py_ssize_t n, c, row_phase, phase, r, from_row, i
-    cdef Py_ssize_t begin[2]
-    cdef Py_ssize_t end[2]
-    cdef const real* source
-    cdef const real* x_end = grid.x + grid.N * grid.C * H * W
-    cdef real* to
-    # Both phases of a stride of 2 at once, by whole vectors where the row has one.
-    cdef int together = 2 if grid.w.split == 2 == col_phases and cols >= LANES else 1, k
     cdef Py_ssize_t last = (
         ((block.image + block.images - 1) * grid.C + chunk.channel + chunk.channels - 1) * H + row + rows - 1
     ) * W + col + cols
@@ -253,7 +243,7 @@ cdef inline Image prepare(
         and row >= 0 and row + rows <= H and col >= 0 and col + cols <= W
         and last + beyond <= grid.N * grid.C * H * W
     ):
-        image.data = x + row * W + col
+        image.data = grid.x + ((block.image * grid.C + chunk.channel) * H + row) * W + col
         image.per_image = grid.C * H * W
         image.per_channel = H * W
         image.per_row = W
@@ -263,10 +253,41 @@ cdef inline Image prepare(
     image.data = scratch
     image.per_row = cols
     image.per_col_phase = rows * cols
-    image.per_row_phase = col_phases * image.per_col_phase
-    image.per_channel = row_phases * image.per_row_phase
+    image.per_row_phase = min(grid.w.split, chunk.vs) * image.per_col_phase
+    image.per_channel = min(grid.h.split, chunk.us) * image.per_row_phase
     image.per_image = chunk.channels * image.per_channel
-    phase = 0
+    copier()(grid, block, chunk, &image, rows, scratch)
+    return image
+
+
+ctypedef void (*Copier)(
+    const Grid* grid, const Block* block, const Chunk* chunk, const Image* image, Py_ssize_t rows, real* to,
+) noexcept nogil
+
+
+cdef inline Copier copier() noexcept nogil:
+    """By pointer, as the tiles: inlined, it took registers from its callers, and they from it."""
+    return copy_image
+
+
+cdef inline void copy_image(
+    const Grid* grid, const Block* block, const Chunk* chunk, const Image* image, Py_ssize_t rows,
+    real* scratch,
+) noexcept nogil:
+    """Copy what a block and a chunk meet, phase by phase, with zeros for what lies outside."""
+    cdef Py_ssize_t H = grid.h.size, W = grid.w.size, cols = image.per_row
+    cdef Py_ssize_t row = grid.h.origin + block.row * grid.h.stride + chunk.u
+    cdef Py_ssize_t col = grid.w.origin + block.col * grid.w.stride + chunk.v
+    cdef const real* x = grid.x + (block.image * grid.C + chunk.channel) * H * W
+    cdef const real* x_end = grid.x + grid.N * grid.C * H * W
+    cdef Py_ssize_t row_phases = min(grid.h.split, chunk.us), col_phases = min(grid.w.split, chunk.vs)
+    cdef Py_ssize_t n, c, row_phase, phase = 0, r, from_row, i
+    cdef Py_ssize_t begin[2]
+    cdef Py_ssize_t end[2]
+    cdef const real* source
+    cdef real* to
+    # Both phases of a stride of 2 at once, by whole vectors where the row has one.
+    cdef int together = 2 if grid.w.split == 2 == col_phases and cols >= LANES else 1, k
     while phase < col_phases:
         for k in range(together):
             begin[k] = first_inside(col + phase + k, grid.w.split, cols)
@@ -301,7 +322,6 @@ cdef inline Image prepare(
                                          source + end[k] + LANES <= x_end, to + k * image.per_col_phase)
                         to += cols
         phase += together
-    return image
 
 
 cdef inline Py_ssize_t tabulate_pixels(

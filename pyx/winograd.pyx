@@ -13,7 +13,7 @@ from simd cimport (
     transpose, vec,
 )
 from taps cimport ceil_div
-from tile cimport MAX_ROWS, rows_for, tile_for
+from tile cimport MAX_ROWS, SPARE_ROWS, rows_for, tile_for
 from transforms cimport (
     LINE, MOST_ELEMENTS, MOST_SIDE, MOST_TAPS, PAD, PANEL, REACH, Images, Run, Side, Tiling, collect,
     images_of, read_tiles, runs_of, tiling_of, transform_output, transform_weights,
@@ -94,7 +94,7 @@ cdef bint convolve(Problem* p, int threads) except -1:
     group = min(p.w.O, max(ceil_div(6, p.tiling.ups), WEIGHTS_BYTES // filter_size))
     group = ceil_div(p.w.O, ceil_div(p.w.O, group))
     p.input_plane = p.C * PANEL + PAD
-    p.output_plane = (group * p.tiling.ups + MAX_ROWS) * PANEL + PAD
+    p.output_plane = (group * p.tiling.ups + SPARE_ROWS) * PANEL + PAD
     p.weights_plane = group * p.tiling.ups * p.pitch + PAD
     panel_size = p.tiling.elements * p.input_plane * sizeof(real)
     p.parts = 1
@@ -328,7 +328,7 @@ cdef Py_ssize_t few_scratch(const Problem* p) noexcept nogil:
     return (
         round_to_line(FEW_CHANNELS * sizeof(Py_ssize_t))
         + round_to_line(p.tiling.elements * (FEW_CHANNELS * PANEL + PAD) * sizeof(real))
-        + round_to_line(p.tiling.elements * (p.tiling.count + MAX_ROWS) * PANEL * sizeof(real))
+        + round_to_line(p.tiling.elements * (p.tiling.count + SPARE_ROWS) * PANEL * sizeof(real))
     )
 
 
@@ -337,7 +337,7 @@ cdef int few_item(const void* problem, Py_ssize_t item, char* scratch) noexcept 
     cdef const Problem* p = <const Problem*> problem
     cdef Py_ssize_t up = item % p.tiling.ups, first = item // p.tiling.ups * PANEL
     cdef Py_ssize_t count = min(<Py_ssize_t> PANEL, p.w.O - first), split, channel
-    cdef Py_ssize_t plane = FEW_CHANNELS * PANEL + PAD, sums_plane = (p.tiling.count + MAX_ROWS) * PANEL
+    cdef Py_ssize_t plane = FEW_CHANNELS * PANEL + PAD, sums_plane = (p.tiling.count + SPARE_ROWS) * PANEL
     cdef Py_ssize_t* channels = <Py_ssize_t*> carve(&scratch, FEW_CHANNELS * sizeof(Py_ssize_t))
     # [element][c][lane]
     cdef real* weights = <real*> carve(&scratch, p.tiling.elements * plane * sizeof(real))

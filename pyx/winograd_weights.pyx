@@ -14,7 +14,7 @@ from buffers cimport Batch, batch_of
 from parallel cimport allocate, carve, on_line, round_to_line, run_items
 from simd cimport LANES, add, horizontal_sum, real, splat, subtract, vec
 from taps cimport ceil_div
-from tile cimport MAX_ROWS, rows_for, tile_for
+from tile cimport MAX_ROWS, SPARE_ROWS, rows_for, tile_for
 from transforms cimport (
     MOST_SIDE, MOST_TAPS, PAD, PANEL, REACH, Images, Run, Tiling, images_of, read_tiles,
     runs_of, tiling_of, transform_output_gradient, transform_weights_gradient,
@@ -161,7 +161,7 @@ cdef Py_ssize_t item_scratch(const Problem* p) noexcept nogil:
     """Bytes that `sums_item` carves from its scratch."""
     return (
         2 * round_to_line(p.slab * sizeof(Py_ssize_t))
-        + round_to_line((p.tiling.elements * CHANNELS + MAX_ROWS) * WIDTH * sizeof(real))
+        + round_to_line((p.tiling.elements * CHANNELS + SPARE_ROWS) * WIDTH * sizeof(real))
     )
 
 

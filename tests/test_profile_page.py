@@ -129,6 +129,13 @@ def test_bars_are_in_proportion(browser, pages, name, screen):
     np.testing.assert_allclose(widths, slope * np.log10(seconds) + offset, atol=0.1)
 
 
+@pytest.mark.parametrize("screen", SCREENS)
+def test_the_configuration_can_be_read(browser, pages, screen):
+    show(browser, pages, "recording", screen)
+    cells = "[...document.querySelectorAll('#configuration td')].map((e) => e.clientWidth)"
+    assert min(read(browser, cells)) > 0.4 * SCREENS[screen][0]
+
+
 def test_all_layers_can_be_shown(browser, pages):
     show(browser, pages, "200 layers")
     assert len(read(browser, "[...document.querySelectorAll('#share rect.bar')]")) == 2 * 12

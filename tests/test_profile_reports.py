@@ -2,10 +2,12 @@
 
 import io
 import json
+import os
 import pstats
 import re
 import subprocess
 import sys
+import time
 from dataclasses import fields
 from html.parser import HTMLParser
 
@@ -14,8 +16,9 @@ import pytest
 
 import fastconv as fc
 from fastconv.profiling import Row, Times
+from fastconv.profiling.others import others, usage
 from fastconv.profiling.report import SORTS
-from fastconv.profiling.table import show
+from fastconv.profiling.table import rate_text, show
 from support import environment
 
 pytest.importorskip("rich", reason="tables need their extra: pip install 'fastconv[profile]'")
@@ -145,11 +148,59 @@ def test_times_that_vary_are_told():
     with fc.record() as prof:
         for _ in range(4):
             fc.ReLU().forward(np.ones(9))
-    time = prof.rows[0].time
-    time.samples, time.low, time.median, time.high = 4, 1e-3, 1.1e-3, 1.2e-3
+    times, prof.report.others = prof.rows[0].time, None
+    times.samples, times.low, times.median, times.high = 4, 1e-3, 1.1e-3, 1.2e-3
     assert "vary" not in " ".join(prof.report.sentences)
-    time.high = 2e-3
+    times.high = 2e-3
     assert "a quarter of them below 1.00 ms and a quarter above 2.00 ms" in prof.report.sentences[1]
+
+
+def test_nothing_is_rounded_away(comparison):
+    row = comparison.rows[1]
+    before = row.limit, row.speedup, row.gflops, row.gbs, row.bound
+    row.limit, row.speedup, row.gflops, row.bound = 0.003, 0.0341, 0.0123, "arithmetic"
+    table = comparison.table("order", most=2)
+    assert "0.034x" in table
+    assert "<1% ari" in table
+    assert rate_text(row) == "0.012 GF/s"
+    row.limit, row.speedup, row.gflops, row.gbs, row.bound = before
+
+
+def test_results_that_are_the_same_are_said_to_be(comparison):
+    before = [row.differences for row in comparison.rows]
+    for row in comparison.rows:
+        row.differences = {name: [0.0, 0.0] for name in row.differences}
+    assert comparison.report.sentences[-1] == "The results of both are the same."
+    for row, differences in zip(comparison.rows, before):
+        row.differences = differences
+
+
+def test_other_programs_at_work_are_told(recording):
+    """Counted: a process that keeps a processor busy, while this one counts on all of them."""
+    cpus = os.cpu_count() or 1
+    script = "print(flush=True)\nwhile True: pass"
+    busy = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    try:
+        busy.stdout.readline()
+        start = usage()
+        time.sleep(1.0)
+        stop = usage()
+    finally:
+        busy.kill()
+        busy.communicate()
+    if start is not None:  # the system counts
+        assert others(start, stop, cpus) > 0.3, "as far as the scheduler lets it"
+        idle = stop._replace(all=start.all + (stop.own - start.own))
+        assert others(start, idle, cpus) == pytest.approx(0, abs=1e-6)
+        one_more = stop._replace(processors=cpus + 8)
+        assert others(start, one_more, 1) == 0.0, "there are enough"
+        assert others(start, start, cpus) is None
+    report = recording.report
+    before, report.others = report.others, 1.3
+    assert f"other programs took 1.3 of the {report.threads} processors" in report.sentences[1]
+    report.others = 0.05
+    assert "other programs took" not in " ".join(report.sentences)
+    report.others = before
 
 
 def test_json_is_what_is_documented(found, tmp_path):
@@ -220,13 +271,17 @@ def test_pstats_reads_its_file(recording, tmp_path):
     stats.print_callers("Conv2d")
     rows = {f"{row.path}.{row.pass_}": row for row in recording.rows}
     found = {name.split(" ")[0]: entry for (_, _, name), entry in stats.stats.items()}
+    root = found.pop(recording.report.title.split(" ")[0])
+    assert root[4] == {}
     assert set(found) == set(rows)
     for name, (primitive, calls, own, total, callers) in found.items():
         assert primitive == calls == rows[name].time.calls
         assert own == pytest.approx(rows[name].time.own)
         assert total == pytest.approx(rows[name].time.total)
-        assert sum(caller[3] for caller in callers.values()) in (0, pytest.approx(total))
-    assert stats.total_tt == pytest.approx(sum(row.time.own for row in recording.rows))
+        assert sum(caller[3] for caller in callers.values()) == pytest.approx(total)
+    assert root[:2] == (1, 1)
+    assert root[3] == pytest.approx(recording.report.seconds)
+    assert stats.total_tt == pytest.approx(recording.report.seconds), "with the time outside of layers"
     file = next(file for file, _, name in stats.stats if "layers[0].layers[0].forward" in name)
     assert file == sys.modules["fastconv.nn.conv"].__file__
     assert "Conv2d" in stream.getvalue()
@@ -385,6 +440,75 @@ def test_a_model_is_compared(tmp_path, files):
     assert run("--model=mine:Models.small", "--input=5", "--budget=0.1", cwd=tmp_path).returncode == 0
 
 
+def test_files_are_written_where_they_were_asked_for(tmp_path):
+    """However the program changes its folder."""
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "script.py").write_text("import os\nos.chdir('inner')\n")
+    done = run("--quiet", "--json=f.json", "script.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "f.json").exists()
+
+
+# No layer itself; lists in lists, a dict, a layer inside a layer, one that is used twice.
+COMPOSED = """
+import numpy as np, fastconv
+
+class Net:
+    def __init__(self):
+        self.relu = fastconv.ReLU()
+        self.stages = [[fastconv.Conv2d(3, 4, 3, 1, 1), [fastconv.BatchNorm2d(4)]], (self.relu,)]
+        self.named = {"block": fastconv.ResBlock(4, 4, 3, 1, 1), "again": self.relu}
+        self.order = [self.stages[0][0], self.stages[0][1][0], self.relu, self.named["block"], self.relu]
+    def forward(self, x):
+        for layer in self.order:
+            x = layer.forward(x)
+        return x
+    def backward(self, grad):
+        for layer in reversed(self.order):
+            grad = layer.backward(grad)
+        return grad
+
+class Gate:
+    def __init__(self):
+        self.openings = np.full(4, 0.5)
+    def forward(self, x):
+        return x * self.openings[:, None, None]
+    def backward(self, grad):
+        return grad * self.openings[:, None, None]
+
+class Gated(Net):
+    def __init__(self):
+        super().__init__()
+        self.gate = Gate()
+        self.order.append(self.gate)
+"""
+
+
+def test_a_composed_model_comes_out_in_the_dtype_asked_for(tmp_path):
+    (tmp_path / "mine.py").write_text(COMPOSED)
+    options = ("--input=2x3x8x8", "--dtype=float32", "--train", "--budget=0.5", "--json=f.json")
+    done = run("--model=mine:Net", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "f.json").read_text())["rows"]
+    assert {row["dtype"] for row in rows} == {"float32"}
+    assert "float64" not in done.stdout + done.stderr
+    # What the program's own code keeps under names of its own cannot be known; what comes of it is said.
+    done = run("--model=mine:Gated", *options, cwd=tmp_path)
+    assert "not all is float32: the forward of Gated.gate (Gate) gives float64" in done.stderr
+
+
+MADE = """import fastconv
+print("running") if __name__ == "__main__" else None
+conv = fastconv.Conv2d(3, 4, 3, 1)
+def raising():
+    {}["n"]
+class Failing(fastconv.ReLU):
+    def backward(self, grad):
+        super().backward(grad)
+        raise RuntimeError("not today")
+"""
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -397,11 +521,29 @@ def test_a_model_is_compared(tmp_path, files):
         (("--model=fastconv:nothing", "--input=8"), "--model 'fastconv:nothing': fastconv has no 'nothing'"),
         (("--model=fastconv:config", "--input=8"), "--model 'fastconv:config' gives dict, which has no for"),
         (("--sort=size", "script.py"), "--sort 'size' is none of time, total, calls"),
-        (("--model=fastconv:ReLU", "--input=8", "--budget=0.1", "--json=no/where"), "cannot write no/where"),
+        (("--model=os.py:x", "--input=8"), "--model 'os.py:x': there is no module 'os.py'; say os:x"),
+        (("--model=fastconv:nn", "--input=8"), "--model 'fastconv:nn' is a module, no model and no function"),
+        (("--model=fastconv:Linear", "--input=8"), "--model 'fastconv:Linear' is called without arguments: "
+         "missing a required argument: 'in_features'"),
+        (("--model=made:raising", "--input=8"), "--model 'made:raising': KeyError: 'n' ("),
+        (("--model=made:conv", "--input=2x4x8x8"), "--model made:conv on --input 2x4x8x8: ValueError: A has "
+         "4 channels, but W has 3"),
+        (("--model=made:Failing", "--input=5", "--train"), "--model made:Failing on --input 5: RuntimeError: "
+         "not today ("),
+        (("--input=8", "made.py"), "--input goes with --model"),
+        (("--dtype=float32", "made.py"), "--dtype goes with --model"),
+        (("--json=no/where", "made.py"), "cannot write no/where: there is no folder no"),
+        (("--html=.", "made.py"), "cannot write .: it is a folder"),
+        (("--plot=no/where", "--model=made:raising", "--input=8"), "cannot write no/where"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_one_line(arguments, message, tmp_path):
+    (tmp_path / "made.py").write_text(MADE)
     done = run(*arguments, cwd=tmp_path)
     assert done.returncode == 2
+    assert done.stdout == "", "nothing has run"
+    if message.endswith("("):
+        line = {"made:raising": 5, "made:Failing": 9}[arguments[0].partition("=")[2]]
+        assert done.stderr.endswith(f" ({tmp_path / 'made.py'}, line {line})\n")
     assert done.stderr.splitlines()[-1].startswith(f"fastconv profile: {message}")
     assert "Traceback" not in done.stderr

@@ -6,6 +6,7 @@ import gc
 import threading
 import time
 import weakref
+from types import FunctionType
 
 import numpy as np
 import pytest
@@ -187,6 +188,98 @@ def test_classes_made_meanwhile_are_recorded_and_put_back():
     assert {row.layer: row.time.calls for row in prof.rows} == {"Later": 1, "Dynamic": 1}
     assert not hasattr(vars(Later)["forward"], "_notes_for")
     assert not hasattr(vars(made)["forward"], "_notes_for")
+
+
+def test_classes_made_in_functions_before_are_recorded():
+    def make():
+        class Local:
+            def forward(self, x):
+                return layer.forward(x)
+
+            def backward(self, grad):
+                return grad
+
+        class LocalReLU(fc.ReLU):
+            def forward(self, Z):
+                return super().forward(Z)
+
+        layer = LocalReLU()
+        return Local()
+
+    outer = make()
+    with fc.record() as prof:
+        outer.forward(np.ones(3))
+    assert {row.layer: row.depth for row in prof.rows} == {"Local": 0, "LocalReLU": 1}
+
+
+# ---- recording and swapping ----------------------------------------------------------------------
+
+
+def noting_functions():
+    """Whatever holds them: a class, a closure."""
+    gc.collect()
+    return {id(f) for f in gc.get_objects() if type(f) is FunctionType and hasattr(f, "_notes_for")}
+
+
+ORDERS = (
+    ("record", "install", "stop", "uninstall"), ("record", "install", "uninstall", "stop"),
+    ("install", "record", "uninstall", "stop"), ("install", "record", "stop", "uninstall"),
+)
+
+
+@pytest.mark.parametrize("verify", [False, True])
+@pytest.mark.parametrize("order", ORDERS, ids="-".join)
+def test_nothing_is_left_behind_with_classes_replaced_meanwhile(order, verify, mytorch):
+    own, build, left = vars(mytorch["Conv2d"].Conv2d).copy(), builtins.__build_class__, noting_functions()
+    recording = fc.record()
+    do = {
+        "record": recording.__enter__, "stop": lambda: recording.__exit__(None, None, None),
+        "install": lambda: fc.install(verify=verify), "uninstall": fc.uninstall,
+    }
+    layers = []
+    for what in order:
+        do[what]()
+        layers.append(mytorch["Conv2d"].Conv2d(2, 3, 3, 1))
+        for layer in layers:
+            layer.backward(layer.forward(np.ones((1, 2, 6, 6))))
+    assert vars(mytorch["Conv2d"].Conv2d) == own
+    assert builtins.__build_class__ is build
+    assert noting_functions() == left
+    # Seen are objects of the user's class, of that in its place, and of the user's again. (While they are
+    # verified, also those that they are compared with.)
+    seen = {row.path for row in recording.rows if row.layer == "Conv2d" and row.path.startswith("layers")}
+    assert seen == {f"layers[{i}]" for i in range(order.index("stop"))}
+
+
+def test_recording_changes_nothing_in_what_a_swapped_layer_runs(mytorch):
+    """It runs as one call of the kernels, not as the user's composition of the layers inside."""
+    fc.install()
+    try:
+        model = mytorch["Conv2d"].Conv2d(2, 3, 3, 2, 1)
+        with fc.record(model) as prof:
+            model.backward(model.forward(np.ones((1, 2, 6, 6))))
+    finally:
+        fc.uninstall()
+    assert [(row.path, row.bound is None) for row in prof.rows] == [("Conv2d", False)] * 2
+
+
+def test_layers_swapped_in_meanwhile_are_recorded_and_put_back(mytorch):
+    model, left = mytorch["pool"].MaxPool2d(2, 2), noting_functions()
+    x = np.ones((1, 2, 4, 4))
+    with fc.record(model) as prof:
+        model.forward(x)
+        report = fc.swap(model)
+        model.forward(x)
+    assert [(row.path, row.time.calls, row.bound) for row in prof.rows if row.depth == 0] == [
+        ("MaxPool2d", 2, None)
+    ]
+    assert noting_functions() == left
+    with fc.record(model) as prof:
+        model.forward(x)
+    assert [(row.path, row.bound) for row in prof.rows] == [("MaxPool2d", "memory")]
+    report.undo()
+    assert type(model).__module__ == "pool"
+    assert not isinstance(model, fc.Layer)
 
 
 def test_methods_that_somebody_kept_go_on_and_note_nothing():

@@ -101,7 +101,10 @@ def profile(
     limits = machine(dtypes_of(compiled), threads)
     found = rows_of(compiled, limits, threads, steps=True, name="compiled")
     if not any(call.place.kind for call in compiled[0]):
-        raise ValueError(f"{type(model).__name__} calls no layer of fastconv: there is nothing to compare")
+        raise ValueError(
+            f"{type(model).__name__} calls no layer of fastconv, so there is nothing to compare; "
+            "fastconv.swap(model) puts compiled layers in the place of your own"
+        )
     slow = rows_of([[c for c in run if c.done] for run in pure], limits, threads, steps=True, name="pure")
     for key, i in found.index.items():
         row = found.rows[i]
@@ -128,6 +131,7 @@ def profile(
                 if key_of(call) in found.index
             ],
             threads_seen=["step"],
+            others=recording.others,
             pure_seconds=pure_seconds,
             speedup=pure_seconds / seconds if pure_seconds is not None else None,
             settings={

@@ -4,13 +4,12 @@ The methods are exchanged in the classes when the first recorder starts, and put
 stops: a program that records nothing runs what it always ran. Exchanged are those of all subclasses of
 `Layer` and of the program's own classes that have both methods, there already or made meanwhile.
 
-A call is noted as a plain tuple in a list of its thread. What it means (paths, operations, bytes) is
-worked out after the recording.
+A call is noted in a list of its thread. What it means (paths, operations, bytes) is worked out after the
+recording.
 """
 
 from __future__ import annotations
 
-import builtins
 import functools
 import sys
 import threading
@@ -21,6 +20,9 @@ from typing import Any, NamedTuple
 
 from ..backend import get_backend
 from ..nn import Layer
+from ..swapping import building, standin
+from ..swapping.recognise import file_of
+from ..swapping.source import NOTING
 from .graph import walk
 from .places import PROGRAM, Place, Places
 
@@ -73,7 +75,9 @@ class Log:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.calls: list[tuple[Any, ...]] = []
+        # The fields of each `Call`, one call after the other: a tuple for each call would be more work for
+        # the collector of garbage than noting it.
+        self.calls: list[Any] = []
         self.stack: list[list[Any]] = []
         self.lost = 0  # nanoseconds that the recorder took for itself
 
@@ -96,7 +100,7 @@ class Session:
 
     def start(self) -> None:
         for cls in _present():
-            self.exchange(cls)
+            self.meet(cls)
         session = self
 
         def made(cls: type[Layer], /, **kwargs: Any) -> None:
@@ -104,17 +108,8 @@ class Session:
             session.exchange(cls)
 
         Layer.__init_subclass__ = classmethod(made)  # type: ignore[assignment]
-        self.build_class = builtins.__build_class__
-
-        def build_class(body: Any, name: str, /, *bases: Any, **kwargs: Any) -> Any:
-            cls = session.build_class(body, name, *bases, **kwargs)
-            ours = session.on and isinstance(cls, type) and _both(cls)
-            if ours and PROGRAM.owns(cls.__module__, body.__code__.co_filename):
-                session.exchange(cls)
-            return cls
-
-        self.hook: Any = build_class
-        builtins.__build_class__ = build_class
+        standin.watchers.append(self.exchange)
+        building.listen(self.built)
 
     def add_root(self, model: Any) -> None:
         """A model to look for layers in; the classes of what it holds count, wherever they come from."""
@@ -126,19 +121,28 @@ class Session:
 
     def stop(self) -> None:
         self.on = False
-        if builtins.__build_class__ is self.hook:  # else something was put over it, and it does nothing
-            builtins.__build_class__ = self.build_class
+        building.unlisten(self.built)
+        standin.watchers.remove(self.exchange)
         del Layer.__init_subclass__
         for cls, name, original, noting in reversed(self.exchanged):
             if vars(cls).get(name) is noting:  # else the program has put another one there
-                setattr(cls, name, original)
+                type.__setattr__(cls, name, original)
+
+    def built(self, cls: type, body: Any, frame: Any) -> type:
+        self.meet(cls)
+        return cls
+
+    def meet(self, cls: type) -> None:
+        """Exchange the methods of a class that counts."""
+        if issubclass(cls, Layer) or (_both(cls) and PROGRAM.owns(cls.__module__, file_of(cls))):
+            self.exchange(cls)
 
     def exchange(self, cls: type) -> None:
         for name in METHODS:
             original = vars(cls).get(name)
-            if isinstance(original, FunctionType) and getattr(original, "_notes_for", None) is not self:
+            if isinstance(original, FunctionType) and getattr(original, NOTING, None) is not self:
                 noting = self.noting(original, name == "backward")
-                setattr(cls, name, noting)
+                type.__setattr__(cls, name, noting)
                 self.exchanged.append((cls, name, original, noting))
 
     def noting(self, original: Callable[..., Any], backward: bool) -> Callable[..., Any]:
@@ -177,7 +181,7 @@ class Session:
                 frame[3] = None  # the note must not keep the layer alive
                 if around is not None:
                     around[2] += took
-                log.calls.append((
+                log.calls.extend((
                     place, backward, start, end, took, frame[2], around,
                     getattr(args[0], "shape", None) if args else None,
                     getattr(result, "shape", None), getattr(result, "dtype", None), backend(), done,
@@ -188,7 +192,7 @@ class Session:
                     session.tap(place, backward, layer, result if done else None)
                     log.lost += clock() - began
 
-        method._notes_for = self  # type: ignore[attr-defined]
+        setattr(method, NOTING, self)
         return method
 
 
@@ -219,17 +223,15 @@ def stop() -> None:
 
 
 def _present() -> Iterator[type]:
-    waiting = Layer.__subclasses__()
+    """All classes of the process that define one of the methods, also those that no module names."""
+    waiting, seen = [object], {id(object)}
     while waiting:
-        cls = waiting.pop()
-        yield cls
-        waiting += cls.__subclasses__()
-    for module in list(sys.modules.values()):
-        name, file = getattr(module, "__name__", None), getattr(module, "__file__", None)
-        if isinstance(name, str) and PROGRAM.owns(name, file if isinstance(file, str) else None):
-            for value in list(vars(module).values()):
-                if isinstance(value, type) and value.__module__ == name and _both(value):
-                    yield value
+        for cls in type.__subclasses__(waiting.pop()):
+            if id(cls) not in seen:
+                seen.add(id(cls))
+                waiting.append(cls)
+                if not type.__getattribute__(cls, "__dict__").keys().isdisjoint(METHODS):
+                    yield cls
 
 
 def _both(cls: type) -> bool:

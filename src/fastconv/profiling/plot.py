@@ -10,6 +10,7 @@ from ..bench.plots import COLOURS, new_figure, save_png
 from ..bench.report import time_text
 from .report import Report
 from .rows import Row
+from .table import factor_text
 
 _MOST_BARS, _NAMED = 24, 6
 _BLUE, _RED, _GREEN, _, _PURPLE = COLOURS[:5]
@@ -46,7 +47,7 @@ def _bars(ax: Any, report: Report, rows: list[Row]) -> None:
             ends.append(1e3 * row.pure.own)
             ax.barh(i + 0.2, ends[1], height=0.4, color=_RED, label="pure", hatch="//", edgecolor="white")
         note = " and ".join(time_text(end / 1e3) for end in ends)
-        note += f", {ends[1] / own:.1f}x" if row.pure is not None else f", {row.share:.0%}"
+        note += f", {factor_text(ends[1] / own)}" if row.pure is not None else f", {row.share:.0%}"
         ax.annotate(note, (max(ends), i), (4, 0), textcoords="offset points", va="center", fontsize=7)
     names = [f"{report.short(row.path)} {row.pass_}" for row in rows]
     texts = [name if len(name) < 60 else f"...{name[-57:]}" for name in names]
@@ -74,9 +75,11 @@ def _roofline(ax: Any, report: Report) -> None:
     span = np.array([row.intensity for row in rows] or [1.0])
     x = np.geomspace(min(0.05, span.min() / 2), max(100.0, span.max() * 2), 200)
     peak = max(report.machine.peak(dtype, report.threads) for dtype in dtypes)
+    slowest = min(report.machine.copy, key=lambda level: level["gbs"], default=None)
     for level in report.machine.copy:
         ax.plot(x, np.minimum(level["gbs"] * x, peak), color="grey", linewidth=1)
-        ax.annotate(f"{level['level']} {level['gbs']:.0f} GB/s", (x[2], level["gbs"] * x[2]), fontsize=7)
+        name, side = f"{level['level']} {level['gbs']:.0f} GB/s", "top" if level is slowest else "bottom"
+        ax.annotate(name, (x[2], level["gbs"] * x[2]), fontsize=7, va=side)
     ax.annotate(f"peak {peak:.0f} GFLOP/s", (x[-1], peak), ha="right", va="bottom", fontsize=7)
     for row in rows:
         colour = _PURPLE if row.bound == "memory" else _GREEN

@@ -13,6 +13,7 @@ from ..config import config
 from . import hooks
 from .hooks import Call, Tap
 from .limits import machine
+from .others import others, usage
 from .report import Report, Shown
 from .rows import key_of, rows_of
 
@@ -44,6 +45,8 @@ class record(Shown):
         All of it. The first access measures the machine, for 0.3 s.
     logs : list of (str, list of Call)
         What it is made of: the calls of each thread.
+    others : float or None
+        How many processors other programs took from this one's threads.
     """
 
     def __init__(self, model: Any = None, title: str = "recording") -> None:
@@ -56,6 +59,7 @@ class record(Shown):
             self._session.add_root(self.model)
         self._threads = backend.get_num_threads()
         self._report = None
+        self._usage = usage()
         self._start = perf_counter_ns()
         return self
 
@@ -66,12 +70,14 @@ class record(Shown):
         hooks.stop()
         self.logs = [(log.name, self._within(log.calls.copy())) for log in self._session.logs]
         del self._session
+        self.others = others(self._usage, usage(), self._threads)
 
-    def _within(self, notes: list[tuple[Any, ...]]) -> list[Call]:
+    def _within(self, notes: list[Any]) -> list[Call]:
         """Of a thread's notes those of this recording: nested ones share the notes of the outermost."""
         calls: list[Call] = []
-        for note in reversed(notes):  # they are in the order of their ends
-            call = Call._make(note)
+        size = len(Call._fields)
+        for at in range(len(notes) - size, -1, -size):  # they are in the order of their ends
+            call = Call._make(notes[at : at + size])
             if call.end < self._start:
                 break
             if call.start >= self._start and call.end <= self._stop:
@@ -116,6 +122,7 @@ class record(Shown):
                 for call in calls
             ],
             threads_seen=[name for name, _ in logs],
+            others=self.others,
         )
 
 

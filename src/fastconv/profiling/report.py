@@ -12,6 +12,8 @@ The JSON form, which the page has inside as well, is one object:
     seconds     of the recording from start to stop; of a comparison's step, the median
     pure_seconds, speedup
                 of a comparison's step; null if the pure run did not end within its budget
+    others      how many processors other programs took from this one's threads meanwhile, on average; null
+                where that is not known
     settings    of a comparison: how it was run
     sentences   what the figures say, most important first
     rows        list of `Row` (`rows.py`): times in seconds, bytes, shapes
@@ -53,6 +55,7 @@ class Report:
     threads_seen: list[str]
     pure_seconds: float | None = None
     speedup: float | None = None
+    others: float | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property

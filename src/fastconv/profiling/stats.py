@@ -13,8 +13,10 @@ Function = tuple[str, int, str]
 def dump(report: Report) -> bytes:
     """Functions are named by the layers' paths; their file and line are those of the layer's method.
 
-    Of a comparison, the compiled step.
+    All are called from one of the report's name, for viewers begin at one function. Its own time is that
+    outside of layers. Of a comparison, the compiled step.
     """
+    root: Function = ("~", 0, report.title)
     functions: list[Function] = []
     for row in report.rows:
         name = f"{row.path}.{row.pass_}"
@@ -24,8 +26,10 @@ def dump(report: Report) -> bytes:
         calls, own, total = row.time.calls, row.time.own, row.time.total
         entry = table.setdefault(function, [0, 0, 0.0, 0.0, {}])
         _add(entry, calls, own, total)
-        if row.parent is not None:
-            _add(entry[4].setdefault(functions[row.parent], [0, 0, 0.0, 0.0]), calls, own, total)
+        caller = root if row.parent is None else functions[row.parent]
+        _add(entry[4].setdefault(caller, [0, 0, 0.0, 0.0]), calls, own, total)
+    within = sum(row.time.total for row in report.rows if row.parent is None)  # in threads more than passed
+    table[root] = [1, 1, max(0.0, report.seconds - within), max(report.seconds, within), {}]
     return marshal.dumps({
         function: (*counts, {caller: tuple(shares) for caller, shares in callers.items()})
         for function, (*counts, callers) in table.items()

@@ -105,7 +105,7 @@ def _compared(row: Row) -> tuple[str, ...]:
     return (
         time_text(row.time.median), f"{spread:.0%}",
         time_text(row.pure.median) if row.pure else "",
-        f"{row.speedup:.1f}x" if row.speedup is not None else "",
+        factor_text(row.speedup) if row.speedup is not None else "",
         f"{row.share:.1%}", _limit_and_bound(row),
         "" if row.difference is None else f"{row.difference:.0e}" if row.difference else "0",
     )  # fmt: skip
@@ -116,14 +116,22 @@ def _limit_and_bound(row: Row) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.0%}"
+    return "" if value is None else "<1%" if 0 < value < 0.005 else f"{value:.0%}"
+
+
+def factor_text(value: float) -> str:
+    return f"{_number(value)}x"
 
 
 def rate_text(row: Row) -> str:
     """GFLOP/s of what arithmetic bounds, GB/s of what memory does."""
     if row.gflops is not None and row.bound != "memory":
-        return f"{row.gflops:.1f} GF/s"
-    return "" if row.gbs is None else f"{row.gbs:.1f} GB/s"
+        return f"{_number(row.gflops)} GF/s"
+    return "" if row.gbs is None else f"{_number(row.gbs)} GB/s"
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}" if value >= 0.95 else f"{value:.2g}"
 
 
 def _footnote(report: Report) -> str:

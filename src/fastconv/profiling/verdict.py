@@ -14,6 +14,8 @@ _FAR = 0.25
 _SHORT = 30e-6
 # From this distance of the quartiles on, over the median, times are not to be trusted.
 _UNSTEADY = 0.3
+# Processors that others take from the threads: less is in the background of any machine.
+_OTHERS = 0.2
 
 
 def sentences(report: Report) -> list[str]:
@@ -28,7 +30,7 @@ def sentences(report: Report) -> list[str]:
         f"{name if name == layer else f'{name} ({layer})'} takes {_share(first):.0%} of the time: {passes}. "
         f"{_capital(bound_text(first[0]))}."
     ]
-    found += _unsteady(first[0])
+    found += list(_disturbed(report)) or _unsteady(first[0])
     if others:
         then = [f"{report.short(p)} ({rows[0].layer}) with {_share(rows):.0%}" for p, rows in others[:3]]
         alike = [rows for _, rows in layers if rows[0].layer == layer]
@@ -58,6 +60,14 @@ def _unsteady(row: Row) -> list[str]:
         f"Its times vary, a quarter of them below {time_text(low)} and a quarter above {time_text(high)}: "
         "with other programs at work on this machine, figures are rough."
     ]
+
+
+def _disturbed(report: Report) -> Iterator[str]:
+    if report.others is not None and report.others > _OTHERS:
+        yield (
+            f"Meanwhile other programs took {report.others:.1f} of the {report.threads} processors that this "
+            "one's threads wanted: all times are too long, those of short calls most of all."
+        )
 
 
 def _capital(text: str) -> str:
@@ -103,6 +113,9 @@ def _compared(report: Report) -> Iterator[str]:
     differences = [(row.difference, row) for row in report.rows if row.difference is not None]
     if differences:
         largest, row = max(differences, key=lambda item: item[0])
+        if largest == 0:
+            yield "The results of both are the same."
+            return
         yield (
             f"The results of both differ by at most {largest:.0e} of the largest number, in "
             f"{report.short(row.path)} {row.pass_}."

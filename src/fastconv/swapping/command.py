@@ -11,6 +11,7 @@ from typing import Any
 
 from .._version import __version__
 from ..backend import ISA, get_backend, get_num_threads
+from ..outputs import cannot_write
 from . import start
 from .catalogue import check_names
 from .recognise import Choice
@@ -66,8 +67,8 @@ def run(
     arguments: argparse.Namespace, around: Callable[[Callable[[], None]], None] = lambda program: program()
 ) -> int:
     """Run the program with what `arguments` says replaced; `around` as of `run_script`."""
-    if arguments.report and not os.access(os.path.dirname(arguments.report) or ".", os.W_OK):
-        print(f"fastconv run: cannot write {arguments.report}", file=sys.stderr)
+    if arguments.report and (reason := cannot_write(arguments.report)):
+        print(f"fastconv run: {reason}", file=sys.stderr)
         return 2
     report = start(options_of(arguments)).report
     # The program's own exit handlers come later and thus run before.

@@ -73,8 +73,27 @@ def swap(
     if verify is not None:
         swapping.verify(model, verify if isinstance(verify, tuple) else (verify,))
     if wanted is not None:
-        swapping.convert([layer for _, layer in found], wanted)
+        swapping.converted = _convert([layer for _, layer in found], wanted)
     return swapping.report
+
+
+def convert(model: Any, dtype: Any, include: Iterable[str] = ()) -> None:
+    """Convert the parameters of all layers in a model, as `swap` does, and swap none."""
+    _convert([layer for _, layer in _objects(model, UserCode(include))], check.parameter_dtype(dtype))
+
+
+def _convert(layers: Iterable[Any], dtype: np.dtype[Any]) -> list[tuple[Any, str, np.dtype[Any]]]:
+    """Give parameters, gradients and statistics a dtype; returns whose they are, and what dtype they had."""
+    converted = []
+    for layer in layers:
+        held = attributes(layer)
+        own = layer.parameter_names if isinstance(layer, Layer) else ()
+        for name in {*_PARAMETERS, *own}:
+            value = held.get(name)
+            if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.dtype != dtype:
+                converted.append((layer, name, value.dtype))
+                setattr(layer, name, value.astype(dtype))
+    return converted
 
 
 class _Swapping:
@@ -157,16 +176,6 @@ class _Swapping:
             self.report.put_back(entry, f"verification: {mismatch}")
         self.done = [item for item in self.done if item[1] is not replacement]
         warnings.warn(different(replacement, mismatch), RuntimeWarning, stacklevel=4)
-
-    # ---- dtype -----------------------------------------------------------------------------------
-
-    def convert(self, layers: Iterable[Any], dtype: np.dtype[Any]) -> None:
-        for layer in layers:
-            for name in _PARAMETERS:
-                value = attributes(layer).get(name)
-                if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.dtype != dtype:
-                    self.converted.append((layer, name, value.dtype))
-                    setattr(layer, name, value.astype(dtype))
 
     def undo(self) -> None:
         for layer, name, dtype in self.converted:

@@ -22,7 +22,7 @@ from ..nn.conv import ConvOuter, ConvStride1
 from ..nn.pool import _Pool2d
 from .catalogue import OLDER_GRADIENTS
 from .recognise import first_argument
-from .source import gradients_kept
+from .source import gradients_kept, plain
 from .state import is_known_part
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def method_of(replacement: Replacement, name: str, inherits: bool) -> Method:
     `inherits` says whether the class is derived from the user's.
     """
     fast = replacement.fast
-    method: Method = getattr(fast, name)
+    method: Method = plain(getattr(fast, name))
     if name == "backward" and issubclass(fast, (ConvStride1, ConvOuter)):
         method = _keeping_gradients(replacement, method)
     parts = _parts(fast)
@@ -163,7 +163,7 @@ def _parts(fast: type[Layer]) -> tuple[str, ...]:
 
 
 def _composed(replacement: Replacement, name: str, method: Method, parts: tuple[str, ...]) -> Method:
-    theirs = getattr(replacement.original, name)
+    theirs = plain(getattr(replacement.original, name))
 
     @wraps(theirs)
     def composed(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -191,7 +191,7 @@ def _as_made(outer: Mapping[str, Any], name: str, part: Any) -> bool:
     found = vars(cls).get("_fastconv_replacement")
     if found is not None:
         made: dict[str, Method] = found.methods
-        return all(vars(cls).get(method) is made.get(method) for method in ("forward", "backward"))
+        return all(plain(vars(cls).get(method)) is made.get(method) for method in ("forward", "backward"))
     return cls.__module__.startswith("fastconv.") or is_known_part(name, part)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..nn import Dropout2d, Layer
 from .catalogue import KNOWN, LAYERS, NEUTRAL, OLDER_GRADIENTS, Parameter, meaning_of, own_parameters
-from .source import draws_otherwise, gradients_kept, unwritten
+from .source import draws_otherwise, gradients_kept, plain, unwritten
 from .usercode import UserCode
 
 
@@ -98,7 +98,7 @@ def file_of(cls: type) -> str | None:
     file = getattr(sys.modules.get(cls.__module__), "__file__", None)
     if isinstance(file, str):
         return file
-    codes = (getattr(value, "__code__", None) for value in vars(cls).values())
+    codes = (getattr(plain(value), "__code__", None) for value in vars(cls).values())
     return next((str(code.co_filename) for code in codes if code is not None), None)
 
 

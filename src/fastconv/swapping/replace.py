@@ -22,6 +22,7 @@ from .catalogue import OLDER_GRADIENTS, own_parameters
 from .methods import catch_up
 from .pending import add_pending
 from .recognise import Recognised, Refused
+from .source import plain
 from .standin import DERIVED, OF_INNER, empty, how_to_keep, make_class, private_names, replacement_of
 from .state import Sizes, State, Unwritten, attributes, sizes_of, taken_over
 
@@ -351,7 +352,7 @@ def _exchangeable(cls: type, original: type) -> bool:
 
 def _mentions_itself(original: type) -> bool:
     """Whether a method names its own class, as ``super(Conv2d, self)`` does."""
-    codes = [getattr(value, "__code__", None) for value in vars(original).values()]
+    codes = [getattr(plain(value), "__code__", None) for value in vars(original).values()]
     return any(
         code is not None and original.__name__ in code.co_names and "super" in code.co_names for code in codes
     )

@@ -8,7 +8,16 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
+# On a method that a recording has put in the place of another, to note its calls: the other is wrapped.
+NOTING = "_notes_for"
 _MARKS = ("NotImplemented", "NotImplementedError")
+
+
+def plain(method: Any) -> Any:
+    """A method as it is while nothing is recorded."""
+    while hasattr(method, NOTING):
+        method = method.__wrapped__
+    return method
 
 
 def unwritten(method: Any) -> bool:

@@ -82,12 +82,18 @@ def _new_class(
     return types.new_class(replacement.name, bases, exec_body=lambda names: names.update(everything))
 
 
+# Called with each class that is made; a recording wants to see them.
+watchers: list[Callable[[type], None]] = []
+
+
 class _Unannounced:
     """A user's ``__init_subclass__``, of a registry say, has seen the user's class, and sees not ours."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         if "_fastconv_replacement" not in vars(cls) and DERIVED not in vars(cls):
             super().__init_subclass__(**kwargs)
+        for watch in watchers:
+            watch(cls)
 
 
 def how_to_keep(replacement: Replacement) -> str:
