@@ -52,20 +52,14 @@ FLAGS = ["-O3", "-g0", "-fno-trapping-math", "-fno-math-errno", "-ffp-contract=f
 # A loop of a few instructions that lies across two cache lines took up to 1.3 times as long: copying rows
 # of strided images. Without this, any change elsewhere may move one there.
 FLAGS += ["-falign-loops=64"]
-# The first that the compiler has: GCC's, or Clang's.
-OPTIONAL_FLAGS = [
-    # Rows of images are mostly short: a loop in place costs less than a call of memcpy or memset.
-    ["-fno-tree-loop-distribute-patterns"],
-    # Clang looks at loops of up to 10 turns for what unrolling them saves, those of tile.pxd have 12, and a
-    # tile that is not unrolled has its sums in memory: 3 to 6 times the time.
-    ["-mllvm", "-unroll-max-iteration-count-to-analyze=16"],
-]
+# GCC's alone. Rows of images are mostly short: a loop in place costs less than a call of memcpy or memset.
+IN_PLACE = ["-fno-tree-loop-distribute-patterns"]
 if DEBUG:
-    FLAGS, OPTIONAL_FLAGS = ["-O0", "-g", "-UNDEBUG"], []
+    FLAGS, IN_PLACE = ["-O0", "-g", "-UNDEBUG"], []
 if SANITIZE:
     # Optimised a little, for the speed of the tests; the first finding ends the process.
     FLAGS = ["-O1", "-g1", "-fno-omit-frame-pointer", f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all"]
-    OPTIONAL_FLAGS = []
+    IN_PLACE = []
 MACROS = [("CYTHON_TRACE_NOGIL", "1")] if TRACE else []
 if not (DEBUG or TRACE):
     # `cdef inline` must mean it: the tiles of tile.pxd are fast only with their sizes constant, and
@@ -111,18 +105,18 @@ def extension_table():
 
 
 class BuildKernels(build_ext):
-    """Compiles in parallel, and with what optional flags the compiler has."""
+    """Compiles in parallel, and with OpenMP where the compiler has it."""
 
     def build_extensions(self):
         self.parallel = self.parallel or os.cpu_count()
         self.force = self.force or CHANGED
-        optional = next(filter(self.compiler_has, OPTIONAL_FLAGS), [])
+        in_place = IN_PLACE if self.compiler_has(IN_PLACE) else []
         openmp = [] if switch("NO_OPENMP") else ["-fopenmp"]
         if not self.compiler_has(openmp):
             self.warn("the compiler has no OpenMP: fastconv is built for one thread")
             openmp = []
         for extension in self.extensions:
-            extension.extra_compile_args += optional + openmp
+            extension.extra_compile_args += in_place + openmp
             extension.extra_link_args += openmp
         super().build_extensions()
         LAST_SWITCHES.parent.mkdir(exist_ok=True)
