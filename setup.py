@@ -49,16 +49,17 @@ LAST_SWITCHES = Path("build/switches")
 CHANGED = (LAST_SWITCHES.read_text() if LAST_SWITCHES.exists() else "") != SWITCHES
 # Never -ffast-math: it would flush subnormals in the whole process.
 FLAGS = ["-O3", "-g0", "-fno-trapping-math", "-fno-math-errno", "-ffp-contract=fast"]
-# Rows of images are mostly short: a loop in place costs less than a call of memcpy or memset.
-FLAGS += ["-fno-tree-loop-distribute-patterns"]
 # A loop of a few instructions that lies across two cache lines took up to 1.3 times as long: copying rows
 # of strided images. Without this, any change elsewhere may move one there.
 FLAGS += ["-falign-loops=64"]
+# GCC's alone. Rows of images are mostly short: a loop in place costs less than a call of memcpy or memset.
+IN_PLACE = ["-fno-tree-loop-distribute-patterns"]
 if DEBUG:
-    FLAGS = ["-O0", "-g", "-UNDEBUG"]
+    FLAGS, IN_PLACE = ["-O0", "-g", "-UNDEBUG"], []
 if SANITIZE:
     # Optimised a little, for the speed of the tests; the first finding ends the process.
     FLAGS = ["-O1", "-g1", "-fno-omit-frame-pointer", f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all"]
+    IN_PLACE = []
 MACROS = [("CYTHON_TRACE_NOGIL", "1")] if TRACE else []
 if not (DEBUG or TRACE):
     # `cdef inline` must mean it: the tiles of tile.pxd are fast only with their sizes constant, and
@@ -109,26 +110,29 @@ class BuildKernels(build_ext):
     def build_extensions(self):
         self.parallel = self.parallel or os.cpu_count()
         self.force = self.force or CHANGED
-        if not switch("NO_OPENMP"):
-            if self.has_openmp():
-                for extension in self.extensions:
-                    extension.extra_compile_args.append("-fopenmp")
-                    extension.extra_link_args.append("-fopenmp")
-            else:
-                self.warn("the compiler has no OpenMP: fastconv is built for one thread")
+        in_place = IN_PLACE if self.compiler_has(IN_PLACE) else []
+        openmp = [] if switch("NO_OPENMP") else ["-fopenmp"]
+        if not self.compiler_has(openmp):
+            self.warn("the compiler has no OpenMP: fastconv is built for one thread")
+            openmp = []
+        for extension in self.extensions:
+            extension.extra_compile_args += in_place + openmp
+            extension.extra_link_args += openmp
         super().build_extensions()
         LAST_SWITCHES.parent.mkdir(exist_ok=True)
         LAST_SWITCHES.write_text(SWITCHES)
 
-    def has_openmp(self):
-        probe = Path(self.build_temp, "openmp_probe.c")
+    def compiler_has(self, flags):
+        probe = Path(self.build_temp, "flag_probe.c")
         probe.parent.mkdir(parents=True, exist_ok=True)
-        probe.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
+        # A compiler can know -fopenmp and still lack its header or its library.
+        probe.write_text(
+            "#ifdef _OPENMP\n#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+            "#else\nint main(void) { return 0; }\n#endif\n"
+        )
         try:
-            objects = self.compiler.compile([str(probe)], extra_postargs=["-fopenmp"])
-            self.compiler.link_executable(
-                objects, str(probe.with_suffix("")), extra_postargs=["-fopenmp"]
-            )
+            objects = self.compiler.compile([str(probe)], extra_postargs=flags)
+            self.compiler.link_executable(objects, str(probe.with_suffix("")), extra_postargs=flags)
         except (CompileError, LinkError):
             return False
         return True

@@ -54,7 +54,9 @@ cdef inline Filters filters_of(array) except *:
 
 cdef inline const real* bias_of(array) except? NULL:
     """NULL for None."""
-    return NULL if array is None else <const real*> start_of(array)
+    if array is None:
+        return NULL
+    return <const real*> start_of(array)
 
 
 cdef inline Py_ssize_t bytes_of(array) except -1:

@@ -12,8 +12,8 @@ broadcasts R scalars. What the rows, the columns and t are is the caller's affai
 The function is compiled once for each shape, with R and VN constant, so that the compiler unrolls the
 loops and keeps `sums` in registers. It is called by pointer (`tile_for`): inlined into its callers,
 their variables took registers from it, at half the speed. A shape needs R*VN + min(R, VN) + 1
-vector registers, of which AVX2 and SSE2 have 16, AVX-512 and NEON 32; fewer than 8 sums wait for the
-adder (two units, four cycles each).
+vector registers, of which AVX2 and SSE2 have 16, AVX-512 and NEON 32 (simd.h says what is made of them);
+fewer than 8 sums wait for the adder (two units, four cycles each).
 """
 
 from simd cimport LANES, REGISTERS, add, load, multiply_add, real, splat, store, vec

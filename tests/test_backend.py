@@ -200,6 +200,13 @@ def test_as_many_threads_as_openmp_believes_are_never_asked_for(count):
     assert output_of(script, OMP_NUM_THREADS=count) == "True"
 
 
+def test_numpys_error_state_is_the_callers(backend):
+    with np.errstate(all="raise"):
+        before = np.geterr()
+        fastconv.BatchNorm2d(2).forward(np.ones((2, 2, 3, 3)))  # one kernel inside another
+        assert np.geterr() == before
+
+
 def test_config_is_json_and_true(backend):
     found = json.loads(json.dumps(fastconv.config()))
     assert found == fastconv.config()

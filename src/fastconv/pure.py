@@ -13,14 +13,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from .pure_winograd import in_silence as _in_silence
 from .pure_winograd import winograd as winograd
 from .pure_winograd import winograd_weights as winograd_weights
 
 Array = NDArray[np.floating]
 Pair = tuple[int, int]
-
-# What the compiled kernels do not report, these do not either: 0 * infinity is NaN in silence.
-_in_silence = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
 def _windows(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
 Pair = tuple[int, int]
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 # Polynomials are multiplied at these points and at infinity; for 2 taps, without the last.
 _POINTS = np.array([0, 1, -1, 2, -0.5])
@@ -102,7 +108,22 @@ def _tiles(image: Array, pad: Pair, outs: Pair, sides: Pair, reaches: Pair) -> A
     return windows[:, :, :: sides[0], :: sides[1]][:, :, : counts[0], : counts[1]]
 
 
-@np.errstate(over="ignore", invalid="ignore")
+def in_silence(kernel: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """What the compiled kernels do not report, these do not either: 0 * infinity is NaN in silence.
+
+    Products of matrices "divide by zero", too, where OpenBLAS uses SME (ARM).
+    """
+
+    @wraps(kernel)
+    def silent(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        # A new one each time: before NumPy 2, one entered twice never gave back the caller's.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            return kernel(*args, **kwargs)
+
+    return silent
+
+
+@in_silence
 def winograd(
     x: Array, w: Array, b: Array | None, out: Array, stride: Pair, pad: Pair, up: Pair, threads: int
 ) -> bool:
@@ -129,7 +150,7 @@ def winograd(
     return bool(np.isfinite(out).all())
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@in_silence
 def winograd_weights(x: Array, dz: Array, dw: Array, pad: Pair, threads: int) -> bool:
     if not (np.isfinite(x).all() and np.isfinite(dz).all()):
         return False
