@@ -325,13 +325,13 @@ cdef void multiply(
     cdef const real* bias
     cdef real* out
     cdef Py_ssize_t o = job.o_first
-    # Outputs of rows that follow one another lie side by side.
-    cdef const Span* last = &spans[count - 1]
-    cdef bint whole = (
-        p.grid.w.out_step == 1 and spans[0].lane == 0 and last.lane + last.length == width
-        and last.target == spans[0].target + last.lane
-    )
+    cdef Py_ssize_t side_by_side = 0  # lanes, from the first on, whose outputs lie so, too
+    cdef bint whole
     cdef int R, r, i
+    for i in range(count):
+        if spans[i].lane == side_by_side and spans[i].target == spans[0].target + side_by_side:
+            side_by_side += spans[i].length
+    whole = p.grid.w.out_step == 1 and side_by_side == width
     while o < job.o_last:
         R = rows_for(job.o_last - o, job.VN)
         for r in range(R):

@@ -94,6 +94,9 @@ EDGES = {
     "row of several blocks": (2, 2, 7, (1, 600), (1, 5), (1, 1), (0, 2), (1, 1)),
     "row of several blocks, strided": (1, 2, 20, (1, 900), (1, 4), (1, 3), (0, 1), (1, 1)),
     "column of several blocks": (2, 2, 7, (600, 1), (5, 1), (1, 1), (2, 0), (1, 1)),
+    # As many as a vector has lanes: a tile then ends with a row, and lanes between rows are no outputs.
+    **{f"{w} outputs a row, rows of a phase as far apart as in the image": (
+        1, 2, 4, (5, 2 * w), (3, w + 1), (1, 1), (0, 0), (2, 1)) for w in (2, 4, 8, 16)},
     "rows that do not fill a block": (1, 2, 5, (7, 101), (2, 2), (1, 1), (0, 0), (1, 1)),
     "exactly a block of rows": (1, 2, 5, (16, 16), (3, 3), (1, 1), (1, 1), (1, 1)),
     "kernel wider than a chunk": (1, 2, 3, (2, 310), (2, 300), (1, 1), (0, 0), (1, 1)),
