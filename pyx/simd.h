@@ -31,7 +31,7 @@ typedef int64_t lane_int;
 enum { LANES = FASTCONV_VECTOR_BYTES / sizeof(real), LANES_LOG2 = __builtin_ctz(FASTCONV_VECTOR_BYTES / sizeof(real)) };
 
 /* That hold vectors, and that the compiler puts to use: NEON has 32, too, but of tile.pxd's tile of 12 rows
- * GCC 12 kept four sums in memory there, and Clang 14 seven on AVX-512. */
+ * GCC 12 kept five sums in memory there, and Clang 14 nine on AVX-512. */
 #if defined(__AVX512F__) && !defined(__clang__)
 enum { REGISTERS = 32 };
 #else
