@@ -9,6 +9,7 @@ from typing import Any
 
 from ._version import __version__
 from .backend import MOST_THREADS
+from .bench import STATISTICS
 from .config import show_config
 from .extras import MissingExtra
 from .outputs import file_to_write
@@ -84,7 +85,9 @@ def _add_bench(commands: Any) -> None:
     bench.add_argument(
         "--time", type=_seconds, default=0.5, metavar="SECONDS", help="of each contender, a row (default 0.5)"
     )
-    bench.add_argument("--statistic", choices=("median", "min"), default="median", help="that ratios are of")
+    bench.add_argument(
+        "--statistic", choices=STATISTICS, default=STATISTICS[0], help="that ratios are of"
+    )
     bench.add_argument("--json", type=file_to_write, metavar="FILE", help="write all that was found")
     bench.add_argument(
         "--plot", type=file_to_write, metavar="FILE.png", help="write a plot of the ratios, or of growth"

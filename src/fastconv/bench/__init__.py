@@ -6,10 +6,12 @@ rows (`contenders/`); all get the same NumPy arrays and give NumPy arrays back. 
 contenders of a row in turn (`timing.py`) and holds the result against what the machine can do
 (`machine.py`). `report.py`, `results.py`, `plots.py`, `growth.py` and `pages.py` show it.
 
-Nothing in the library imports this. It needs the extra `bench`; the contenders, the extra `peers`.
+Nothing but the command line imports this. It needs the extra `bench`; the contenders, the extra `peers`.
 """
 
 from __future__ import annotations
+
+STATISTICS = ("median", "min")  # of the samples, that ratios are of
 
 
 class BenchError(Exception):

@@ -20,13 +20,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import BenchError
+from . import STATISTICS, BenchError
 from .machine import Machine
 from .problems import parse
 from .timing import geometric_mean
 
 SCHEMA = 1
-STATISTICS = ("median", "min")
 _LARGEST = 1 << 26  # characters of a file
 
 
