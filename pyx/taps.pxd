@@ -52,11 +52,12 @@ cdef struct Grid:
 
 
 cdef enum:
-    # Outputs in a block: at the least enough that a tile's weights (2 to 12 KB) are used 16 times from
-    # the first-level cache; more where there is little to compute for each, so that a block's tables
-    # and borders cost little beside its multiply-adds.
-    LEAST_PIXELS = 256
+    # Outputs in a block: the caller's least, of which the image should yet fit the second-level cache;
+    # more where there is little to compute for each, so that a block's tables and borders cost little
+    # beside its multiply-adds.
+    FEWEST_PIXELS = 256
     MOST_PIXELS = 2048
+    IMAGE_BYTES = 1 << 20
     BLOCK_MACS = 1 << 20
     # Taps in a chunk. A panel of 16 pixels then takes 36 KB: it streams from the second-level cache
     # fast enough, and fewer chunks write results less often (512 against 256: 4% faster).
@@ -100,7 +101,14 @@ cdef inline Axis phase_of(
     return axis
 
 
-cdef inline void cut(Grid* grid, Py_ssize_t channels) noexcept nogil:
+cdef inline Py_ssize_t pixel_bytes(const Grid* grid) noexcept nogil:
+    """Of a chunk of a prepared image, about, for each output."""
+    cdef Py_ssize_t rows = max(<Py_ssize_t> 1, min(grid.h.stride, grid.h.taps))
+    cdef Py_ssize_t cols = max(<Py_ssize_t> 1, min(grid.w.stride, grid.w.taps))
+    return max(<Py_ssize_t> 1, grid.chunk.channels) * rows * cols * <Py_ssize_t> sizeof(real)
+
+
+cdef inline void cut(Grid* grid, Py_ssize_t channels, Py_ssize_t least_pixels) noexcept nogil:
     """Choose the sizes of blocks and chunks, for so many output channels."""
     cdef Block* block = &grid.block
     cdef Chunk* chunk = &grid.chunk
@@ -119,7 +127,8 @@ cdef inline void cut(Grid* grid, Py_ssize_t channels) noexcept nogil:
             * ceil_div(grid.w.taps, chunk.vs)
         )
     pixels = BLOCK_MACS // channels // max(<Py_ssize_t> 1, chunk_taps(grid))
-    pixels = max(<Py_ssize_t> LEAST_PIXELS, min(<Py_ssize_t> MOST_PIXELS, pixels))
+    pixels = max(least_pixels, min(<Py_ssize_t> MOST_PIXELS, pixels))
+    pixels = max(<Py_ssize_t> FEWEST_PIXELS, min(pixels, IMAGE_BYTES // pixel_bytes(grid)))
     block.cols = min(grid.w.outs, pixels)
     block.rows = min(grid.h.outs, max(<Py_ssize_t> 1, pixels // max(<Py_ssize_t> 1, block.cols)))
     block.images = min(
