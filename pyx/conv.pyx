@@ -9,7 +9,7 @@ problem alone, so results are the same bits on any number of threads.
 from buffers cimport Batch, Filters, batch_of, bias_of, filters_of
 from parallel cimport MACS_BETWEEN_SIGNALS, carve, round_to_line, run_items
 from simd cimport LANES, copy_run, load, prefetch, real, store, store_even, store_some
-from small cimport Small, cut_small, side_of, small_item, small_scratch
+from small cimport Side, Small, are_finite, cut_small, small_item, small_scratch
 from taps cimport (
     Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
     phase_of, phases, prepare, prepared_size, tabulate_taps,
@@ -29,11 +29,11 @@ cdef enum:
     FEW_BLOCKS = 2
     FEWEST_ROWS = 24
     WIDEST = 8 * LANES
-    # Images so small, and so many of them, go the way of small.pxd: rows of outputs that fill no more
-    # than a cache line. (32 images of 12x12 with 3x3 kernels, AVX2, float32: 1.2 times as fast, 64 of
-    # 4x4: 4 times. Longer rows were no faster; 16x16 pixels, or lanes half empty, up to 4 times slower.)
-    SMALL_ROW_BYTES = 64
-    SMALL_PIXELS = 144
+    # Images so small, and so many of them, go the way of small.pxd. (32 images, 8 to 16 channels, AVX2 and
+    # AVX-512, both dtypes, times as fast: 12x12 without padding 1.0 to 1.1, 7x7 and 14x14 padded 1.0 to
+    # 1.3, full padding 1.2 to 2. 16x16, rows of 32: 0.8 to 1.2.)
+    SMALL_ROW = 16
+    SMALL_PIXELS = 196
     SMALL_BATCH = LANES
 
 
@@ -91,12 +91,12 @@ def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
     p.out_per_row = Q
     p.out_per_channel = P * Q
     p.out_per_image = p.w.O * p.out_per_channel
-    if Q * <Py_ssize_t> sizeof(real) <= SMALL_ROW_BYTES and P * Q <= SMALL_PIXELS and images.N >= SMALL_BATCH:
+    if Q <= SMALL_ROW and P * Q <= SMALL_PIXELS and images.N >= SMALL_BATCH:
         small.x, small.w, small.bias, small.out = images.start, p.w, p.bias, p.out
         small.N = images.N
-        small.down = side_of(H, P, p.w.KH, sh, ph, uh)
-        small.across = side_of(W, Q, p.w.KW, sw, pw, uw)
-        if cut_small(&small, threads * FEW_BLOCKS if threads > 1 else 1):
+        small.down = Side(H, P, p.w.KH, sh, ph, uh)
+        small.across = Side(W, Q, p.w.KW, sw, pw, uw)
+        if cut_small(&small, threads * FEW_BLOCKS if threads > 1 else 1) and are_finite(&p.w):
             macs = <double> images.N * P * Q * p.w.O * p.w.C * p.w.KH * p.w.KW
             run_items(small_item, &small, ceil_div(small.N, small.VN * LANES) * small.row_parts, macs,
                       small_scratch(&small), threads)

@@ -1,33 +1,33 @@
 """Convolution of images so small that a row of outputs does not fill a vector: the lanes are images.
 
-A block of images is transposed to image[channel][row][column][lane], padded with zeros, whole channels
-at a time. Every output pixel is then a plain tile: its taps lie a fixed distance from it, whatever the
-stride, and no lane is wasted at the end of a row. The results are transposed back.
+A block of images is transposed to image[channel][row][column][lane], whole channels at a time. Every
+output pixel is then a plain tile: its taps lie a fixed distance from it, whatever the stride, and no
+lane is wasted at the end of a row. Taps beyond the border are left out, which their zeros would be
+multiplied by otherwise: that takes finite weights. The results are transposed back.
 """
-
-from libc.string cimport memset
 
 from buffers cimport Filters
 from parallel cimport MACS_BETWEEN_SIGNALS, carve, round_to_line
-from simd cimport LANES, load, load_some, real, splat, store, store_some, transpose, vec
+from simd cimport LANES, REGISTERS, load, load_some, real, splat, store, store_some, transpose, vec
 from taps cimport Axis, ceil_div, phase_of, phases
-from tile cimport MAX_ROWS, SPARE_ROWS, rows_for, tile_for
+from tile cimport MAX_ROWS, SPARE_ROWS, rows_for, rows_in_tiles, tile_for
 
 cdef enum:
     # Bytes of the transposed images of a chunk, and of the sums of an item: both stay in the
     # second-level cache.
     IMAGES_BYTES = 3 << 16
-    SUMS_BYTES = 1 << 17
+    SUMS_BYTES = 1 << 18
     # Parts that the sums may cut the output channels in: each transposes the images again. (256 channels
     # of 7x7 make 7, and took 1.25 times as long as panels; 64 make 2, and took 0.85 of the time.)
     MOST_PARTS = 3
     MOST_TAPS = 576
+    # Multiply-adds, in percent of those that direct convolution does, padding included.
+    MOST_WORK = 110
 
 
 cdef struct Side:
     # One axis, down or across: the input, and how outputs meet it.
     Py_ssize_t size, outs, kernel, stride, pad, up
-    Py_ssize_t before, padded  # zeros before the first number, and the size with all zeros
 
 
 cdef struct Small:
@@ -42,29 +42,65 @@ cdef struct Small:
     Py_ssize_t rows, row_parts  # output channels to an item, and how many such parts there are
 
 
-cdef inline Side side_of(
-    Py_ssize_t size, Py_ssize_t outs, Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t pad, Py_ssize_t up,
-) noexcept nogil:
-    cdef Side side
+cdef struct Inside:
+    # The taps of an axis that do not lie beyond the border, for one output.
+    Py_ssize_t first, count
+
+
+cdef inline bint are_finite(const Filters* w) noexcept nogil:
+    cdef Py_ssize_t o, c, u, v
+    cdef const real* row
+    cdef bint bad = False
+    for o in range(w.O):
+        for c in range(w.C):
+            for u in range(w.KH):
+                row = w.start + o * w.per_filter + c * w.per_channel + u * w.per_row
+                for v in range(w.KW):
+                    bad |= row[v * w.per_col] - row[v * w.per_col] != 0
+    return not bad
+
+
+cdef inline Inside inside_of(const Axis* axis, Py_ssize_t out) noexcept nogil:
+    cdef Inside inside
+    cdef Py_ssize_t start = axis.origin + out * axis.stride
+    inside.first = max(<Py_ssize_t> 0, -start)
+    inside.count = max(<Py_ssize_t> 0, min(axis.taps, axis.size - start) - inside.first)
+    return inside
+
+
+cdef inline double part_inside(const Side* side) noexcept nogil:
+    """Of the pairs of outputs and taps on an axis, no inserted zeros, the part not beyond the border."""
+    cdef double inside = 0, pairs = 0
+    cdef Py_ssize_t phase, out
     cdef Axis axis
-    cdef Py_ssize_t phase, after = 0
-    side.size, side.outs, side.kernel = size, outs, kernel
-    side.stride, side.pad, side.up = stride, pad, up
-    side.before = 0
-    for phase in range(min(outs, phases(stride, up))):
-        axis = phase_of(size, outs, kernel, stride, pad, up, phase, False)
-        side.before = max(side.before, -axis.origin)
-        after = max(after, axis.origin + (axis.outs - 1) * axis.stride + axis.taps - size)
-    side.padded = side.before + size + after
-    return side
+    for phase in range(min(side.outs, phases(side.stride, side.up))):
+        axis = axis_of(side, phase)
+        pairs += <double> axis.outs * axis.taps
+        for out in range(axis.outs):
+            inside += inside_of(&axis, out).count
+    return inside / max(pairs, 1.0)
+
+
+cdef inline double work(const Small* p) noexcept nogil:
+    """Multiply-adds, of those that direct convolution does."""
+    cdef Py_ssize_t lanes = ceil_div(p.N, p.VN * LANES) * p.VN * LANES
+    return (
+        <double> lanes / p.N * rows_in_tiles(p.w.O, p.VN) / p.w.O
+        * part_inside(&p.down) * part_inside(&p.across)
+    )
 
 
 cdef inline bint cut_small(Small* p, Py_ssize_t blocks_wanted) noexcept nogil:
-    """Choose the sizes of blocks, chunks and parts; False if they would be too large."""
+    """Choose the sizes of blocks, chunks and parts; False if it does not pay, or they would be too large."""
     cdef Py_ssize_t width, plane, most
     p.VN = 1 if p.N <= LANES else 2
+    # Wide tiles, where they do not cost lanes nor leave threads without a block.
+    if REGISTERS == 32 and p.N >= 8 * LANES and (p.N - 1) % (4 * LANES) >= 2 * LANES:
+        p.VN = 4
+    if 100 * work(p) > MOST_WORK:
+        return False
     width = p.VN * LANES
-    plane = p.down.padded * p.across.padded * width * sizeof(real)
+    plane = p.down.size * p.across.size * width * sizeof(real)
     p.channels = min(IMAGES_BYTES // plane, MOST_TAPS // (p.down.kernel * p.across.kernel))
     most = SUMS_BYTES // (p.down.outs * p.across.outs * width * <Py_ssize_t> sizeof(real))
     if p.channels == 0 or most < SPARE_ROWS or ceil_div(p.w.O, most) > MOST_PARTS:
@@ -83,12 +119,15 @@ cdef inline bint cut_small(Small* p, Py_ssize_t blocks_wanted) noexcept nogil:
 
 cdef inline Py_ssize_t small_scratch(const Small* p) noexcept nogil:
     """Bytes that `small_item` carves from its scratch."""
-    cdef Py_ssize_t width = p.VN * LANES
     return (
         2 * round_to_line(p.channels * p.down.kernel * p.across.kernel * sizeof(Py_ssize_t))
-        + round_to_line(p.channels * p.down.padded * p.across.padded * width * sizeof(real))
+        + round_to_line(image_size(p) * sizeof(real))
         + round_to_line(sums_size(p) * sizeof(real))
     )
+
+
+cdef inline Py_ssize_t image_size(const Small* p) noexcept nogil:
+    return p.channels * p.down.size * p.across.size * p.VN * LANES
 
 
 cdef inline Py_ssize_t sums_size(const Small* p) noexcept nogil:
@@ -97,18 +136,16 @@ cdef inline Py_ssize_t sums_size(const Small* p) noexcept nogil:
 
 cdef inline int small_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
     cdef const Small* p = <const Small*> problem
-    cdef Py_ssize_t width = p.VN * LANES, first = item // p.row_parts * width
+    cdef Py_ssize_t first = item // p.row_parts * p.VN * LANES
     cdef Py_ssize_t o_first = item % p.row_parts * p.rows, o_last = min(p.w.O, o_first + p.rows)
     cdef Py_ssize_t most_taps = p.channels * p.down.kernel * p.across.kernel
-    cdef Py_ssize_t image_size = p.channels * p.down.padded * p.across.padded * width
     cdef Py_ssize_t* taps = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
     cdef Py_ssize_t* weights = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
-    cdef real* image = <real*> carve(&scratch, image_size * sizeof(real))
+    cdef real* image = <real*> carve(&scratch, image_size(p) * sizeof(real))
     # [channel][pixel][lane]
     cdef real* sums = <real*> carve(&scratch, sums_size(p) * sizeof(real))
     cdef Py_ssize_t c = 0, channels, phase_h, phase_w
     cdef Axis h, w
-    memset(image, 0, image_size * sizeof(real))
     while c < p.w.C:
         channels = min(p.channels, p.w.C - c)
         transpose_in(p, first, c, channels, image)
@@ -129,32 +166,21 @@ cdef inline Axis axis_of(const Side* side, Py_ssize_t phase) noexcept nogil:
 cdef inline void transpose_in(
     const Small* p, Py_ssize_t first, Py_ssize_t from_c, Py_ssize_t channels, real* image,
 ) noexcept nogil:
-    """image[c, row, column, lane] = x[first + lane, from_c + c, row, column]; the last image fills up."""
+    """image[c, pixel, lane] = x[first + lane, from_c + c, pixel]; the last image fills up."""
     cdef Py_ssize_t plane = p.down.size * p.across.size, count = channels * plane, width = p.VN * LANES
     cdef const real* x_end = p.x + p.N * p.w.C * plane
     cdef const real* source
     cdef vec corner[LANES]
-    cdef Py_ssize_t places[LANES]
-    cdef Py_ssize_t at = 0, c = 0, row = 0, col = 0, lane, i, held
+    cdef Py_ssize_t at = 0, lane, i
     cdef int v
     while at < count:
-        held = min(<Py_ssize_t> LANES, count - at)
-        for i in range(held):
-            places[i] = (
-                (c * p.down.padded + p.down.before + row) * p.across.padded + p.across.before + col
-            ) * width
-            col += 1
-            if col == p.across.size:
-                row, col = row + 1, 0
-                if row == p.down.size:
-                    c, row = c + 1, 0
         for v in range(p.VN):
             for lane in range(LANES):
                 source = p.x + (min(first + v * LANES + lane, p.N - 1) * p.w.C + from_c) * plane + at
                 corner[lane] = load_some(source, x_end - source)
             transpose(corner)
-            for i in range(held):
-                store(image + places[i] + v * LANES, corner[i])
+            for i in range(min(<Py_ssize_t> LANES, count - at)):
+                store(image + (at + i) * width + v * LANES, corner[i])
         at += LANES
 
 
@@ -164,44 +190,65 @@ cdef inline void sum_phase(
     Py_ssize_t* taps, Py_ssize_t* weights, real* sums,
 ) noexcept nogil:
     """What a chunk of channels adds to the outputs of one phase (see taps.pxd)."""
-    cdef Py_ssize_t width = p.VN * LANES, pitch = p.across.padded * width
-    cdef Py_ssize_t pixels = p.down.outs * p.across.outs
-    cdef Py_ssize_t o = o_first, count = 0, i, u, v, row, col, at
+    cdef Py_ssize_t width = p.VN * LANES, pixels = p.down.outs * p.across.outs
+    cdef Py_ssize_t count = 0, row, col, corner, out, o, i
+    cdef Inside us, vs, tabulated
     cdef const real* rows[MAX_ROWS]
     cdef real bias[MAX_ROWS]
     cdef int R, r
-    for i in range(channels):
-        for u in range(h.taps):
-            for v in range(w.taps):
-                taps[count] = (i * p.down.padded + u) * pitch + v * width
-                weights[count] = (
-                    (c + i) * p.w.per_channel
-                    + (h.tap_first + u * h.tap_step) * p.w.per_row
-                    + (w.tap_first + v * w.tap_step) * p.w.per_col
-                )
-                count += 1
-    while o < o_last:
-        R = rows_for(o_last - o, p.VN)
-        for r in range(R):
-            i = min(o + r, o_last - 1)
-            rows[r] = p.w.start + i * p.w.per_filter
-            bias[r] = p.bias[i] if p.bias != NULL else 0
-        for row in range(h.outs):
-            for col in range(w.outs):
-                at = ((o - o_first) * pixels + (h.out_first + row * h.out_step) * p.across.outs
-                      + w.out_first + col * w.out_step) * width
+    for row in range(h.outs):
+        us = inside_of(h, row)
+        tabulated.count = -1
+        for col in range(w.outs):
+            vs = inside_of(w, col)
+            if vs.first != tabulated.first or vs.count != tabulated.count:
+                count = tabulate_inside(p, h, w, us, vs, c, channels, taps, weights)
+                tabulated = vs
+            corner = (h.origin + row * h.stride + us.first) * w.size + w.origin + col * w.stride + vs.first
+            out = (h.out_first + row * h.out_step) * p.across.outs + w.out_first + col * w.out_step
+            o = o_first
+            while o < o_last:
+                R = rows_for(o_last - o, p.VN)
+                for r in range(R):
+                    i = min(o + r, o_last - 1)
+                    rows[r] = p.w.start + i * p.w.per_filter
+                    bias[r] = p.bias[i] if p.bias != NULL else 0
+                i = ((o - o_first) * pixels + out) * width
                 if count:
                     tile_for(R, p.VN)(
-                        count, rows, weights,
-                        image + (p.down.before + h.origin + row * h.stride) * pitch
-                        + (p.across.before + w.origin + col * w.stride) * width,
-                        taps, sums + at, pixels * width, bias, c > 0,
+                        count, rows, weights, image + corner * width, taps,
+                        sums + i, pixels * width, bias, c > 0,
                     )
-                elif c == 0:  # a phase that no tap meets
-                    for r in range(R):
-                        for i in range(p.VN):
-                            store(sums + at + r * pixels * width + i * LANES, splat(bias[r]))
-        o += R
+                elif c == 0:
+                    fill_tile(R, p.VN, bias, sums + i, pixels * width)
+                o += R
+
+
+cdef inline Py_ssize_t tabulate_inside(
+    const Small* p, const Axis* h, const Axis* w, Inside us, Inside vs, Py_ssize_t c, Py_ssize_t channels,
+    Py_ssize_t* taps, Py_ssize_t* weights,
+) noexcept nogil:
+    """Offsets of taps from the first that is inside: in the transposed images, and in one filter of W."""
+    cdef Py_ssize_t count = 0, i, u, v
+    for i in range(channels):
+        for u in range(us.count):
+            for v in range(vs.count):
+                taps[count] = ((i * h.size + u) * w.size + v) * p.VN * LANES
+                weights[count] = (
+                    (c + i) * p.w.per_channel
+                    + (h.tap_first + (us.first + u) * h.tap_step) * p.w.per_row
+                    + (w.tap_first + (vs.first + v) * w.tap_step) * p.w.per_col
+                )
+                count += 1
+    return count
+
+
+cdef inline void fill_tile(int R, int VN, const real* bias, real* sums, Py_ssize_t pitch) noexcept nogil:
+    """The sums of no taps."""
+    cdef int r, v
+    for r in range(R):
+        for v in range(VN):
+            store(sums + r * pitch + v * LANES, splat(bias[r]))
 
 
 cdef inline void transpose_out(

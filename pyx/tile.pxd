@@ -200,6 +200,14 @@ cdef inline int rows_for(Py_ssize_t left, int VN) noexcept nogil:
     return 8 // VN
 
 
+cdef inline Py_ssize_t rows_in_tiles(Py_ssize_t rows, int VN) noexcept nogil:
+    """How many rows tiles of that width compute for so many, repeated ones included."""
+    cdef Py_ssize_t row = 0
+    while row < rows:
+        row += rows_for(rows - row, VN)
+    return row
+
+
 cdef inline int vectors_for(int R) noexcept nogil:
     """How many vectors wide the tile of R rows is when both are free (R at most 6)."""
     if R >= 5:

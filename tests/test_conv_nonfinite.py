@@ -67,6 +67,24 @@ def test_zero_times_infinity_inside_the_window_is_nan(backend, dtype):
     assert_array_equal(np.isnan(padded[0, 0]), border)
 
 
+def test_infinite_weight_meets_the_padding_of_many_small_images(backend, dtype):
+    """Where images are the lanes, taps beyond the border are left out: not such ones."""
+    A, W = np.ones((64, 3, 5, 6), dtype), np.ones((4, 3, 3, 3), dtype)
+    W[2, 1, 0, 0] = -np.inf
+    Z = F.conv2d_forward(A, W, padding=1)
+    top_left = np.zeros((5, 6), bool)
+    top_left[0], top_left[:, 0] = True, True
+    assert_array_equal(np.isnan(Z[:, 2]), np.broadcast_to(top_left, (64, 5, 6)))
+    assert_array_equal(np.isneginf(Z[:, 2]), np.broadcast_to(~top_left, (64, 5, 6)))
+    assert np.isfinite(np.delete(Z, 2, axis=1)).all()
+    dLdA, _, _ = F.conv2d_backward(Z[:, :1] * 0 + np.ones((1, 4, 1, 1), dtype), A, W, padding=1)
+    # The kernel turned: its tap 0 meets the padding of the gradient at the end.
+    bottom_right = np.zeros((5, 6), bool)
+    bottom_right[-1], bottom_right[:, -1] = True, True
+    assert_array_equal(np.isnan(dLdA[:, 1]), np.broadcast_to(bottom_right, (64, 5, 6)))
+    assert np.isfinite(dLdA[:, [0, 2]]).all()
+
+
 @pytest.mark.parametrize("algorithm", ["direct", "winograd"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_zeros_of_a_single_filter_are_not_skipped(backend, dtype, value, algorithm):

@@ -40,7 +40,7 @@ def _few(r: Random, most: int) -> int:
 
 def _draw_conv(r: Random, dims: int) -> Sizes:
     while True:
-        s: Sizes = {"n": r.choice((0, 1, 1, 2, 3, 9)), "ic": _few(r, 20), "oc": _few(r, 20)}
+        s: Sizes = {"n": r.choice((0, 1, 1, 2, 3, 9, 16, 64)), "ic": _few(r, 20), "oc": _few(r, 20)}
         for axis in "hw":
             flat = dims == 1 and axis == "h"
             s[f"k{axis}"] = 1 if flat else r.choice((1, 2, 3, 3, 5, r.randint(1, 9)))
