@@ -169,7 +169,7 @@ def test_any_number_of_threads_gives_the_same_bits(dtype, case, shape, count):
 
 def large():
     rng = np.random.default_rng(10)
-    return rng.standard_normal((2, 32, 12, 12)), rng.standard_normal((32, 32, 3, 3))
+    return rng.standard_normal((2, 32, 18, 18)), rng.standard_normal((32, 32, 3, 3))
 
 
 def test_auto_takes_it_where_it_is_faster_and_direct_never():

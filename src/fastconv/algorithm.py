@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager
+from functools import lru_cache
 
 from ._check import Pair
 from ._choice import Choice
@@ -65,18 +66,21 @@ def use_conv_algorithm(name: str) -> AbstractContextManager[None]:
 _ONE = (1, 1)
 # Outputs of a tile of an axis by its taps, those of a kernel with stride 1.
 _TILE_OUTPUTS = {1: 1, 2: 4, 3: 4, 5: 2}
-# Times in units of a multiply-add of direct convolution, fitted to measurements on images of 8 to 64
-# pixels, 3 to 256 channels, AVX2 and AVX-512, both dtypes. Where the model has 1 for the time saved,
-# 0.75 to 1.05 of the time were measured, and 0.4 to 0.8 at twice as many channels.
+# Times in units of a multiply-add of direct convolution, fitted to 768 measurements (4 to 1000 pixels a
+# side, 8 to 512 channels, AVX2 and AVX-512, both dtypes): choosing by this model takes on the average
+# 0.9% longer than choosing the faster one each time.
 # - A multiply-add of a direct convolution with upsampling, phase by phase:
-_UPSAMPLED = 1.8
-# - one for many small images, which conv.pyx does with images as lanes; tiles are few in each:
-_SMALL, _SMALL_IMAGES, _SMALL_PIXELS = 0.72, 16, 144
-# - one of transformed tiles; with phases their weights are many more:
-_PRODUCT, _PHASE_PRODUCT = 1.3, 1.5
+_UPSAMPLED = 1.5
+# - one for many small images, which conv.pyx does with images as lanes and without their borders:
+_SMALL, _SMALL_IMAGES, _SMALL_ROW, _SMALL_PIXELS = 0.9, 8, 16, 196
+# - one of transformed tiles, whose number goes up to whole vectors; with a stride, with upsampling:
+_PRODUCT, _STRIDED_PRODUCT, _UPSAMPLED_PRODUCT, _TILES = 1.0, 1.3, 1.2, 8
 # - the transforms of a number of input and of output: forward, and for the gradient with respect to the
-#   weights; twice that where steps other than 1 and 2 are read and written number by number:
-_TRANSFORMS = 20, 30
+#   weights; more where lines alone are transformed, and where steps other than 1 and 2 are read and
+#   written number by number:
+_TRANSFORMS, _LINE, _STEPS = (14, 18), 1.6, 2
+# - the transform of a number of a filter:
+_FILTERS = 8, 12
 # With more input channels one panel of transformed tiles would take more than 2.5 MB of scratch.
 _MOST_CHANNELS = 512
 
@@ -91,37 +95,69 @@ def winograd_runs(
 ) -> bool:
     """Whether a convolution of weights (O, C, KH, KW) to (N, O, P, Q), or its weight gradient, goes by it."""
     name = _choice.get()
-    if name == "direct" or stride != _ONE != up or (weights and not stride == up == _ONE):
+    if name == "direct":
         return False
+    can, pays = _judge(weights_shape, out_shape, stride, pad, up, weights)
+    return can and (name == "winograd" or (pays and get_backend() == "compiled"))
+
+
+@lru_cache(maxsize=1024)  # a tiny layer's call takes little longer than this
+def _judge(
+    weights_shape: tuple[int, ...],
+    out_shape: tuple[int, ...],
+    stride: Pair,
+    pad: Pair,
+    up: Pair,
+    weights: bool,
+) -> tuple[bool, bool]:
+    """Whether Winograd's algorithm can compute it, and whether it is faster."""
+    steps = max(*stride, *up)
+    if stride != _ONE != up or (weights and steps > 1):
+        return False, False
     O, C, KH, KW = weights_shape
+    N, _, P, Q = out_shape
     high, wide = _taps(KH, stride[0], pad[0], up[0]), _taps(KW, stride[1], pad[1], up[1])
     if high not in _TILE_OUTPUTS or wide not in _TILE_OUTPUTS or wide == 1:
-        return False
+        return False, False
     if weights and 2 in (high, wide):
-        return False
+        return False, False
     inputs, outputs = C * stride[0] * stride[1], O * up[0] * up[1]
     if inputs > _MOST_CHANNELS:
-        return False
-    if name == "winograd":
-        return True
-    rows, cols = _TILE_OUTPUTS[high], _TILE_OUTPUTS[wide]
-    direct = O * C * KH * KW * rows * cols * (1 if up == _ONE else _UPSAMPLED)
-    if out_shape[0] >= _SMALL_IMAGES and out_shape[2] * out_shape[3] <= _SMALL_PIXELS:
+        return False, False
+
+    direct = N * P * Q * O * C * KH * KW / (up[0] * up[1])
+    if up != _ONE:
+        direct *= _UPSAMPLED
+    if not weights and N >= _SMALL_IMAGES and Q <= _SMALL_ROW and P * Q <= _SMALL_PIXELS:
         direct *= _SMALL
-    product, transforms = _PRODUCT, _TRANSFORMS[weights]
-    if not stride == up == _ONE:
-        product = _PHASE_PRODUCT
-        transforms *= 1 if max(*stride, *up) == 2 else 2
-    points = (rows + high - 1) * (cols + wide - 1)
-    if direct < points * (product * inputs * outputs + transforms * (inputs + outputs)):
-        return False
-    P, Q = -(-out_shape[2] // up[0]), -(-out_shape[3] // up[1])
-    tiles = -(-P // rows) * -(-Q // cols)
-    return out_shape[0] * tiles >= 4 and rows * cols * tiles <= 2 * P * Q and get_backend() == "compiled"
+        if steps == 1:
+            direct *= _part_inside(P, KH, pad[0]) * _part_inside(Q, KW, pad[1])
+    rows, cols = _TILE_OUTPUTS[high], _TILE_OUTPUTS[wide]
+    tiles = N * _over(_over(P, up[0]), rows) * _over(_over(Q, up[1]), cols)
+    tiles = _over(tiles, _TILES) * _TILES
+    product = _STRIDED_PRODUCT if stride != _ONE else _UPSAMPLED_PRODUCT if up != _ONE else _PRODUCT
+    transforms = _TRANSFORMS[weights] * (_LINE if high == 1 else 1) * (_STEPS if steps > 2 else 1)
+    winograd = ((rows + high - 1) * (cols + wide - 1)) * (
+        tiles * (product * inputs * outputs + transforms * (inputs + outputs))
+        + _FILTERS[weights] * inputs * outputs
+    )
+    return True, winograd <= direct
+
+
+def _part_inside(outputs: int, kernel: int, pad: int) -> float:
+    """Of the pairs of outputs and taps on an axis with stride 1, the part not beyond the border."""
+    size = outputs + kernel - 1 - 2 * pad
+    inside = sum(max(0, min(kernel, size - p + pad) - max(0, pad - p)) for p in range(outputs))
+    return inside / (outputs * kernel)
+
+
+def _over(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return -(-a // b)
 
 
 def _taps(kernel: int, stride: int, pad: int, up: int) -> int:
     """Those of the kernel with stride 1 that is the same for phases (`side_of` in pyx/transforms.pxd)."""
     if up == 1:
-        return -(-kernel // stride)
+        return _over(kernel, stride)
     return (kernel - 1 + up - 1 - pad) // up + pad // up + 1
