@@ -24,9 +24,8 @@ cdef enum:
     ALWAYS_DIRECT_ROWS = 6
     # Outputs in a block: a tile's weights (2 to 14 KB) are used 8 times or more from the first-level cache.
     LEAST_PIXELS = 512
-    # With fewer blocks than this for each of several threads, output channels are divided over the work
-    # items as well. (Each item prepares the input again.)
-    FEW_BLOCKS = 2
+    # With fewer blocks than threads, output channels are divided over the work items as well: at the
+    # least so many. (Each item prepares the input again.)
     FEWEST_ROWS = 24
     WIDEST = 8 * LANES
     # Images so small, and so many of them, go the way of small.pxd. (32 images, 8 to 16 channels, AVX2 and
@@ -96,7 +95,7 @@ def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
         small.N = images.N
         small.down = Side(H, P, p.w.KH, sh, ph, uh)
         small.across = Side(W, Q, p.w.KW, sw, pw, uw)
-        if cut_small(&small, threads * FEW_BLOCKS if threads > 1 else 1) and are_finite(&p.w):
+        if cut_small(&small, 2 * threads if threads > 1 else 1) and are_finite(&p.w):
             macs = <double> images.N * P * Q * p.w.O * p.w.C * p.w.KH * p.w.KW
             run_items(small_item, &small, ceil_div(small.N, small.VN * LANES) * small.row_parts, macs,
                       small_scratch(&small), threads)
@@ -111,10 +110,10 @@ def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
 
 cdef int correlate_phase(Problem* p, int threads) except -1:
     cdef double macs
-    cut(&p.grid, p.w.O, LEAST_PIXELS)
+    cut(&p.grid, p.w.O, LEAST_PIXELS, threads)
     p.rows = p.w.O
-    if threads > 1 and 0 < p.grid.blocks < FEW_BLOCKS * threads:
-        p.row_parts = min(ceil_div(FEW_BLOCKS * threads, p.grid.blocks), ceil_div(p.w.O, FEWEST_ROWS))
+    if 0 < p.grid.blocks < threads:
+        p.row_parts = min(ceil_div(threads, p.grid.blocks), ceil_div(p.w.O, FEWEST_ROWS))
         p.rows = ceil_div(ceil_div(p.w.O, p.row_parts), 6) * 6
     macs = <double> block_pixels(&p.grid) * p.grid.chunks * chunk_taps(&p.grid)  # of a block and row
     p.rows = <Py_ssize_t> min(<double> p.rows, max(6.0, MACS_BETWEEN_SIGNALS / max(macs, 1.0)))

@@ -10,7 +10,7 @@ from libc.string cimport memset
 
 from buffers cimport Batch, batch_of, start_of
 from parallel cimport MACS_BETWEEN_SIGNALS, allocate, carve, on_line, round_to_line, run_items
-from simd cimport LANES, REGISTERS, add, horizontal_sum, load, real, splat, store, transpose, vec
+from simd cimport LANES, REGISTERS, add, even, horizontal_sum, load, real, splat, store, transpose, vec
 from taps cimport (
     Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
     phase_of, phases, prepare, prepared_size, tabulate_pixels, tabulate_taps,
@@ -23,6 +23,7 @@ cdef enum:
     # Outputs in a block: so often are sums loaded and stored again. (AVX-512, 1024 against 256: 1.03 to
     # 1.15 times as fast.)
     LEAST_PIXELS = 1024
+    FEW_BLOCKS = 4  # that are made smaller for: a block cannot be divided over items
     # Items when the gradient is small enough to be summed in several copies.
     FEW_ITEMS = 8
     # Numbers in all those copies together.
@@ -75,7 +76,7 @@ cdef int weights_phase(Problem* p, int threads) except -1:
     cdef double macs
     cdef char* copies = NULL
     pixels = p.grid.N * p.grid.h.outs * p.grid.w.outs
-    cut(&p.grid, p.O, min(<Py_ssize_t> LEAST_PIXELS, pixels // FEW_ITEMS))
+    cut(&p.grid, p.O, min(<Py_ssize_t> LEAST_PIXELS, pixels // FEW_BLOCKS), 1)
     if p.grid.blocks == 0 or p.grid.chunks == 0:
         return 0
     p.columns = min(p.O, <Py_ssize_t> COLUMNS)
@@ -230,19 +231,25 @@ cdef inline void gather_columns(
     has room; but no more than `readable` numbers of dz are there to be read.
     """
     cdef vec corner[LANES]
-    cdef Py_ssize_t i = 0, group, c, channel, lane, length
+    cdef const real* from_channel
+    cdef Py_ssize_t i = 0, group, c, channel, lane, length, step
     while i < count:
-        length = 1
-        while length < LANES and i + length < count and outs[i + length] == outs[i] + length:
+        length, step = 1, 1
+        if i + 1 < count and outs[i + 1] - outs[i] == 2:
+            step = 2  # upsampled: a phase
+        while length < LANES and i + length < count and outs[i + length] == outs[i] + length * step:
             length += 1
-        if length > 1 and (channels - 1) * per_channel + outs[i] + LANES <= readable:
+        if length > 1 and (channels - 1) * per_channel + outs[i] + step * LANES <= readable:
             for group in range(width // LANES):
                 c = group * LANES
                 for lane in range(LANES):
                     channel = c + lane
                     corner[lane] = splat(0)
                     if channel < channels:
-                        corner[lane] = load(dz + channel * per_channel + outs[i])
+                        from_channel = dz + channel * per_channel + outs[i]
+                        corner[lane] = load(from_channel)
+                        if step == 2:
+                            corner[lane] = even(corner[lane], load(from_channel + LANES))
                 transpose(corner)
                 for lane in range(LANES):
                     store(panel + (i + lane) * width + c, corner[lane])

@@ -9,6 +9,9 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #if defined(FASTCONV_FLOAT32)
 typedef float real;
@@ -30,8 +33,8 @@ typedef int64_t lane_int;
 
 enum { LANES = FASTCONV_VECTOR_BYTES / sizeof(real), LANES_LOG2 = __builtin_ctz(FASTCONV_VECTOR_BYTES / sizeof(real)) };
 
-/* That hold vectors, and that the compiler puts to use: NEON has 32, too, but of tile.pxd's tile of 12 rows
- * GCC 12 kept five sums in memory there, and Clang 14 nine on AVX-512. */
+/* That hold vectors, and that the compiler puts to use: NEON has 32, too, but of a tile with 24 sums GCC 12
+ * kept five in memory there, and Clang 14 nine on AVX-512. */
 #if defined(__AVX512F__) && !defined(__clang__)
 enum { REGISTERS = 32 };
 #else
@@ -148,17 +151,32 @@ static inline ptrdiff_t misaligned(const real *at)
     return (ptrdiff_t)((uintptr_t)at % FASTCONV_VECTOR_BYTES / sizeof(real));
 }
 
-/* Copy `count` numbers between places that do not overlap. Rows of images are mostly short, and a
- * call of memcpy takes longer than this. */
-static inline void copy_run(real *to, const real *from, ptrdiff_t count)
+/* `count` numbers, 0 to LANES, and then zeros; nothing beyond is read or written. */
+#if defined(__AVX512F__)
+#define FASTCONV_FIRST(count) ((1u << (count)) - 1)
+#if defined(FASTCONV_FLOAT32)
+static inline vec load_first(const real *source, ptrdiff_t count)
 {
-    if (count >= LANES) {
-        ptrdiff_t i = 0;
-        for (; i <= count - LANES; i += LANES)
-            store(to + i, load(from + i));
-        store(to + count - LANES, load(from + count - LANES));
-        return;
-    }
+    return (vec)_mm512_maskz_loadu_ps((__mmask16)FASTCONV_FIRST(count), source);
+}
+static inline void store_first(real *target, vec value, ptrdiff_t count)
+{
+    _mm512_mask_storeu_ps(target, (__mmask16)FASTCONV_FIRST(count), (__m512)value);
+}
+#else
+static inline vec load_first(const real *source, ptrdiff_t count)
+{
+    return (vec)_mm512_maskz_loadu_pd((__mmask8)FASTCONV_FIRST(count), source);
+}
+static inline void store_first(real *target, vec value, ptrdiff_t count)
+{
+    _mm512_mask_storeu_pd(target, (__mmask8)FASTCONV_FIRST(count), (__m512d)value);
+}
+#endif
+#undef FASTCONV_FIRST
+#else
+static inline void copy_few(real *to, const real *from, ptrdiff_t count)
+{
 #define FASTCONV_COPY(n)                                   \
     if (LANES > n && (count & n)) {                        \
         __builtin_memcpy(to, from, n * sizeof(real));      \
@@ -170,27 +188,51 @@ static inline void copy_run(real *to, const real *from, ptrdiff_t count)
     FASTCONV_COPY(1)
 #undef FASTCONV_COPY
 }
+static inline vec load_first(const real *source, ptrdiff_t count)
+{
+    vec some = {0};
+    for (ptrdiff_t lane = 0; lane < count; lane++)
+        some[lane] = source[lane];
+    return some;
+}
+static inline void store_first(real *target, vec value, ptrdiff_t count)
+{
+    real lanes[LANES];
+    store(lanes, value);
+    copy_few(target, lanes, count);
+}
+#endif
+
+/* Copy `count` numbers between places that do not overlap. Rows of images are mostly short, and a
+ * call of memcpy takes longer than this. */
+static inline void copy_run(real *to, const real *from, ptrdiff_t count)
+{
+    if (count >= LANES) {
+        ptrdiff_t i = 0;
+        for (; i <= count - LANES; i += LANES)
+            store(to + i, load(from + i));
+        store(to + count - LANES, load(from + count - LANES));
+        return;
+    }
+#if defined(__AVX512F__)
+    store_first(to, load_first(from, count), count);
+#else
+    copy_few(to, from, count);
+#endif
+}
 
 /* The first `readable` numbers and then zeros, or LANES of them. */
 static inline vec load_some(const real *source, ptrdiff_t readable)
 {
-    vec some = {0};
-    if (readable >= LANES)
-        return load(source);
-    for (ptrdiff_t lane = 0; lane < readable; lane++)
-        some[lane] = source[lane];
-    return some;
+    return readable >= LANES ? load(source) : load_first(source, readable > 0 ? readable : 0);
 }
 /* The first `count` lanes, or all, or none. */
 static inline void store_some(real *target, vec value, ptrdiff_t count)
 {
-    real lanes[LANES];
-    if (count >= LANES) {
+    if (count >= LANES)
         store(target, value);
-    } else if (count > 0) {
-        store(lanes, value);
-        copy_run(target, lanes, count);
-    }
+    else if (count > 0)
+        store_first(target, value, count);
 }
 
 /* ---- choices, lane by lane ---- */

@@ -198,7 +198,7 @@ cdef inline void sum_phase(
     cdef int R, r
     for row in range(h.outs):
         us = inside_of(h, row)
-        tabulated.count = -1
+        tabulated.first, tabulated.count = 0, -1
         for col in range(w.outs):
             vs = inside_of(w, col)
             if vs.first != tabulated.first or vs.count != tabulated.count:

@@ -17,7 +17,7 @@ axis, output p meets kernel tap u at position p*stride + u - pad of the input *d
 
 from libc.string cimport memset
 
-from simd cimport LANES, copy_run, even, load, odd, real, store, vec
+from simd cimport LANES, copy_run, even, load, odd, real, store, store_some, vec
 
 
 cdef struct Axis:
@@ -62,6 +62,8 @@ cdef enum:
     # Taps in a chunk. A panel of 16 pixels then takes 36 KB: it streams from the second-level cache
     # fast enough, and fewer chunks write results less often (512 against 256: 4% faster).
     CHUNK_TAPS = 576
+    # Columns from which on two phases are split by whole vectors.
+    LEAST_SPLIT = 4
 
 
 cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
@@ -108,11 +110,21 @@ cdef inline Py_ssize_t pixel_bytes(const Grid* grid) noexcept nogil:
     return max(<Py_ssize_t> 1, grid.chunk.channels) * rows * cols * <Py_ssize_t> sizeof(real)
 
 
-cdef inline void cut(Grid* grid, Py_ssize_t channels, Py_ssize_t least_pixels) noexcept nogil:
-    """Choose the sizes of blocks and chunks, for so many output channels."""
+cdef inline Py_ssize_t share_of(Py_ssize_t pixels, Py_ssize_t size, int threads) noexcept nogil:
+    """How many rows, or images, of that size come to so many pixels."""
+    size = max(<Py_ssize_t> 1, size)
+    return ceil_div(pixels, size) if threads > 1 else max(<Py_ssize_t> 1, pixels // size)
+
+
+cdef inline void cut(Grid* grid, Py_ssize_t channels, Py_ssize_t least_pixels, int threads) noexcept nogil:
+    """Choose the sizes of blocks and chunks, for so many output channels.
+
+    No thread should get more blocks than another; but where blocks are summed, `threads` must be 1
+    always, lest results depend on it.
+    """
     cdef Block* block = &grid.block
     cdef Chunk* chunk = &grid.chunk
-    cdef Py_ssize_t pixels
+    cdef Py_ssize_t pixels, total
     chunk.vs = min(grid.w.taps, <Py_ssize_t> CHUNK_TAPS)
     chunk.us = min(grid.h.taps, max(<Py_ssize_t> 1, CHUNK_TAPS // max(<Py_ssize_t> 1, chunk.vs)))
     chunk.channels = min(
@@ -129,11 +141,13 @@ cdef inline void cut(Grid* grid, Py_ssize_t channels, Py_ssize_t least_pixels) n
     pixels = BLOCK_MACS // channels // max(<Py_ssize_t> 1, chunk_taps(grid))
     pixels = max(least_pixels, min(<Py_ssize_t> MOST_PIXELS, pixels))
     pixels = max(<Py_ssize_t> FEWEST_PIXELS, min(pixels, IMAGE_BYTES // pixel_bytes(grid)))
+    if threads > 1:
+        total = grid.N * grid.h.outs * grid.w.outs
+        pixels = ceil_div(total, ceil_div(ceil_div(total, pixels), threads) * threads)
+        pixels = max(<Py_ssize_t> 2 * LANES, pixels)
     block.cols = min(grid.w.outs, pixels)
-    block.rows = min(grid.h.outs, max(<Py_ssize_t> 1, pixels // max(<Py_ssize_t> 1, block.cols)))
-    block.images = min(
-        grid.N, max(<Py_ssize_t> 1, pixels // max(<Py_ssize_t> 1, grid.h.outs * grid.w.outs))
-    )
+    block.rows = min(grid.h.outs, share_of(pixels, block.cols, threads))
+    block.images = min(grid.N, share_of(pixels, grid.h.outs * grid.w.outs, threads))
     grid.blocks = 0
     if grid.N and block.rows and block.cols:
         grid.blocks = (
@@ -223,9 +237,14 @@ cdef inline void copy_row(
 
 
 cdef inline void split_row(const real* row, Py_ssize_t count, real* evens, real* odds) noexcept nogil:
-    """evens[i], odds[i] = row[2*i], row[2*i + 1], for a count of at least LANES."""
+    """evens[i], odds[i] = row[2*i], row[2*i + 1]; of the row, 2 * LANES are read at the least."""
     cdef Py_ssize_t i = 0
     cdef vec a, b
+    if count < LANES:
+        a, b = load(row), load(row + LANES)
+        store_some(evens, even(a, b), count)
+        store_some(odds, odd(a, b), count)
+        return
     while i < count:
         i = min(i, count - LANES)  # the last vector ends with the row
         a, b = load(row + 2 * i), load(row + 2 * i + LANES)
@@ -296,7 +315,7 @@ cdef inline void copy_image(
     cdef const real* source
     cdef real* to
     # Both phases of a stride of 2 at once, by whole vectors where the row has one.
-    cdef int together = 2 if grid.w.split == 2 == col_phases and cols >= LANES else 1, k
+    cdef int together = 2 if grid.w.split == 2 == col_phases and cols >= LEAST_SPLIT else 1, k
     while phase < col_phases:
         for k in range(together):
             begin[k] = first_inside(col + phase + k, grid.w.split, cols)
@@ -316,7 +335,7 @@ cdef inline void copy_image(
                                 memset(to + k * image.per_col_phase, 0, cols * sizeof(real))
                         elif (
                             together == 2
-                            and source >= grid.x and source + 2 * cols <= x_end
+                            and source >= grid.x and source + 2 * max(cols, <Py_ssize_t> LANES) <= x_end
                         ):
                             split_row(source, cols, to, to + image.per_col_phase)
                             for k in range(2):
