@@ -14,7 +14,7 @@ from taps cimport (
     Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
     phase_of, phases, prepare, prepared_size, tabulate_taps,
 )
-from tile cimport MAX_ROWS, even_rows, rows_for, tile_for, vectors_for
+from tile cimport MAX_ROWS, even_rows, rows_for, tile_for, vectors_for, vectors_left
 
 cdef enum:
     # Up to this many output channels, gathering a panel costs more than it saves: each number
@@ -95,7 +95,7 @@ def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
         small.N = images.N
         small.down = Side(H, P, p.w.KH, sh, ph, uh)
         small.across = Side(W, Q, p.w.KW, sw, pw, uw)
-        if cut_small(&small, 2 * threads if threads > 1 else 1) and are_finite(&p.w):
+        if cut_small(&small, threads) and are_finite(&p.w):
             macs = <double> images.N * P * Q * p.w.O * p.w.C * p.w.KH * p.w.KW
             run_items(small_item, &small, ceil_div(small.N, small.VN * LANES) * small.row_parts, macs,
                       small_scratch(&small), threads)
@@ -259,8 +259,9 @@ cdef void panel_tiles(
     for t in range(job.tap_count):
         panel_rows[t] = t * width
     while n < block.images:
-        if VN == 4 and 2 * left <= width and even_rows(job.o_last - job.o_first, 6) > 2:
-            VN, width = 2, 2 * LANES  # the last pixels, where there are tiles half as wide
+        if vectors_left(VN, job.o_last - job.o_first, left) < VN:
+            VN = vectors_left(VN, job.o_last - job.o_first, left)
+            width = VN * LANES
             for t in range(job.tap_count):
                 panel_rows[t] = t * width
         count, lane = 0, 0

@@ -20,6 +20,7 @@ cdef enum:
     # Parts that the sums may cut the output channels in: each transposes the images again. (256 channels
     # of 7x7 make 7, and took 1.25 times as long as panels; 64 make 2, and took 0.85 of the time.)
     MOST_PARTS = 3
+    FEWEST_ROWS = 4  # of an item, for another thread to have something to do
     MOST_TAPS = 576
     # Multiply-adds, in percent of those that direct convolution does, padding included.
     MOST_WORK = 110
@@ -90,7 +91,7 @@ cdef inline double work(const Small* p) noexcept nogil:
     )
 
 
-cdef inline bint cut_small(Small* p, Py_ssize_t blocks_wanted) noexcept nogil:
+cdef inline bint cut_small(Small* p, int threads) noexcept nogil:
     """Choose the sizes of blocks, chunks and parts; False if it does not pay, or they would be too large."""
     cdef Py_ssize_t width, plane, most
     p.VN = 1 if p.N <= LANES else 2
@@ -107,7 +108,7 @@ cdef inline bint cut_small(Small* p, Py_ssize_t blocks_wanted) noexcept nogil:
         return False
     p.channels = min(p.w.C, p.channels)
     p.row_parts = max(
-        ceil_div(p.w.O, most), min(ceil_div(blocks_wanted, ceil_div(p.N, width)), ceil_div(p.w.O, 24))
+        ceil_div(p.w.O, most), min(ceil_div(threads, ceil_div(p.N, width)), ceil_div(p.w.O, FEWEST_ROWS))
     )
     p.rows = ceil_div(p.w.O, p.row_parts)
     p.row_parts = ceil_div(p.w.O, p.rows)

@@ -110,10 +110,16 @@ cdef inline Py_ssize_t pixel_bytes(const Grid* grid) noexcept nogil:
     return max(<Py_ssize_t> 1, grid.chunk.channels) * rows * cols * <Py_ssize_t> sizeof(real)
 
 
-cdef inline Py_ssize_t share_of(Py_ssize_t pixels, Py_ssize_t size, int threads) noexcept nogil:
-    """How many rows, or images, of that size come to so many pixels."""
-    size = max(<Py_ssize_t> 1, size)
-    return ceil_div(pixels, size) if threads > 1 else max(<Py_ssize_t> 1, pixels // size)
+cdef inline Py_ssize_t share_of(
+    Py_ssize_t pixels, Py_ssize_t size, Py_ssize_t count, Py_ssize_t times, int threads,
+) noexcept nogil:
+    """How many of `count` rows (or images) of that size to a block of so many pixels, `times` over."""
+    cdef Py_ssize_t few = max(<Py_ssize_t> 1, min(count, pixels // max(<Py_ssize_t> 1, size)))
+    cdef Py_ssize_t most = ceil_div(times * ceil_div(count, few), threads) * few
+    # One more, if then the thread that has most to do has less.
+    if threads > 1 and ceil_div(times * ceil_div(count, few + 1), threads) * (few + 1) < most:
+        few += 1
+    return few
 
 
 cdef inline void cut(Grid* grid, Py_ssize_t channels, Py_ssize_t least_pixels, int threads) noexcept nogil:
@@ -146,8 +152,8 @@ cdef inline void cut(Grid* grid, Py_ssize_t channels, Py_ssize_t least_pixels, i
         pixels = ceil_div(total, ceil_div(ceil_div(total, pixels), threads) * threads)
         pixels = max(<Py_ssize_t> 2 * LANES, pixels)
     block.cols = min(grid.w.outs, pixels)
-    block.rows = min(grid.h.outs, share_of(pixels, block.cols, threads))
-    block.images = min(grid.N, share_of(pixels, grid.h.outs * grid.w.outs, threads))
+    block.rows = min(grid.h.outs, share_of(pixels, block.cols, grid.h.outs, grid.N, threads))
+    block.images = min(grid.N, share_of(pixels, grid.h.outs * grid.w.outs, grid.N, 1, threads))
     grid.blocks = 0
     if grid.N and block.rows and block.cols:
         grid.blocks = (
