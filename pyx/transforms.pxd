@@ -10,9 +10,9 @@ both axes (Lavin and Gray 2015),
 Three and five taps go by the same six points, so that 3 make tiles of m = 4 outputs, and 5 tiles of 2:
 F(4x4, 3x3) takes 36 multiplications instead of 144, F(2x2, 5x5) 36 instead of 100. Two taps leave out
 one point: F(4x4, 2x2) takes 25 instead of 64. An axis with one tap is left as it is: 1-D convolutions
-take 6 instead of 12 and 10. Any points will do in exact arithmetic; 0, 1, -1, 2, -1/2 and infinity lose
-about a third of the digits that the usual 0, 1, -1, 2, -2 lose (see docs/performance.md for the error
-bound).
+of 3 taps take 6 instead of 12. With one axis alone there are digits left for two points more: F(4, 5)
+takes 8 instead of 20. Any points will do in exact arithmetic; 0, 1, -1, 2, -1/2 and infinity lose about
+a third of the digits that the usual 0, 1, -1, 2, -2 lose (see docs/performance.md for the error bound).
 
 A stride s splits rows and columns of the input in s phases each: a kernel of k taps is one of ceil(k/s)
 with stride 1 over s*s times as many channels, if taps that are missing are zero. The other way round,
@@ -31,24 +31,98 @@ from simd cimport (
 from taps cimport ceil_div
 
 cdef enum:
-    REACH = 6  # at most: inputs of a tile along an axis that is transformed, and its points
+    # At most: inputs of a tile along an axis that is transformed, and its points; with both axes; and all.
+    REACH = 8
+    SQUARE_REACH = 6
+    MOST_ELEMENTS = SQUARE_REACH * SQUARE_REACH
     MOST_SIDE = 4  # outputs
     MOST_TAPS = 5
-    MOST_ELEMENTS = REACH * REACH
     PANEL = 2 * LANES  # tiles that go through the transforms together: two vectors
     LINE = MOST_SIDE * PANEL + LANES
-    PARTS = 3  # of the inputs of a tile, that is REACH // side at the most
+    PARTS = 3  # of the inputs of a tile, that is reach / side at the most
     PAD = 16  # numbers between the planes of elements: at a power of two they would share cache sets
+
+
+cdef struct Side:
+    # One axis: a kernel's taps with stride 1, the outputs of a tile, its inputs (and points). 1, 1, 1 if
+    # left as it is.
+    Py_ssize_t taps, outs, reach
+    # Input i of phase f is number split*i + f + origin of the image (outside: zero); output j of phase
+    # a is number up*j + a of the result; and tap i of the two phases is tap step*i + first + f - a of
+    # the kernel (outside: zero).
+    Py_ssize_t split, up, origin, kernel, step, first
 
 
 # ---- transforms of one axis, of vectors `step` apart to vectors `to` apart -----------------------
 
-cdef inline void transform_input(
-    const vec* x, Py_ssize_t step, vec* y, Py_ssize_t to, Py_ssize_t taps,
+# F(4, 5) at 0, 1, -1, 2, -2, 1/2, -1/2 and infinity: what belongs to a point and its negative differs in
+# the sign of the odd powers.
+
+cdef inline real long_scale(int point) noexcept nogil:
+    """1 over the product of its distances from the other points."""
+    return <real> (-1. if point == 0 else -2. / 9 if point < 3 else 1. / 90 if point < 5 else 32. / 45)
+
+
+cdef inline void transform_long_input(
+    const vec* x, Py_ssize_t step, vec* y, Py_ssize_t to,
 ) noexcept nogil:
-    """y = B' x: 6 to 6, or 5 to 5 for 2 taps."""
+    """y = B' x: 8 to 8."""
+    cdef vec x1 = x[step], x2 = x[2 * step], x3 = x[3 * step], x4 = x[4 * step], x5 = x[5 * step]
+    cdef vec x6 = x[6 * step], zero = splat(0), p, q
+    y[0] = multiply_add(subtract(x6, x[0]), subtract(x2, x4), splat(5.25))
+    p = multiply_add(add(x2, x6), x4, splat(-4.25))
+    q = multiply_add(add(x1, x5), x3, splat(-4.25))
+    y[to], y[2 * to] = add(p, q), subtract(p, q)
+    p = multiply_add(multiply_add(x6, x4, splat(-1.25)), x2, splat(0.25))
+    q = multiply_add(multiply_add(multiply_add(zero, x5, splat(2)), x3, splat(-2.5)), x1, splat(0.5))
+    y[3 * to], y[4 * to] = add(p, q), subtract(p, q)
+    p = multiply_add(multiply_add(x6, x4, splat(-5)), x2, splat(4))
+    q = multiply_add(multiply_add(multiply_add(zero, x5, splat(0.5)), x3, splat(-2.5)), x1, splat(2))
+    y[5 * to], y[6 * to] = add(p, q), subtract(p, q)
+    y[7 * to] = multiply_add(subtract(x[7 * step], x1), subtract(x3, x5), splat(5.25))
+
+
+cdef inline void values_at_points(
+    vec c0, vec c1, vec c2, vec c3, vec c4, vec* y, Py_ssize_t to,
+) noexcept nogil:
+    """y[point] = c0 + c1*point + ... + c4*point**4, for all but infinity."""
+    cdef vec zero = splat(0), p = add(add(c0, c2), c4), q = add(c1, c3)
+    y[0] = c0
+    y[to], y[2 * to] = add(p, q), subtract(p, q)
+    p = multiply_add(multiply_add(c0, c2, splat(4)), c4, splat(16))
+    q = multiply_add(multiply_add(zero, c1, splat(2)), c3, splat(8))
+    y[3 * to], y[4 * to] = add(p, q), subtract(p, q)
+    p = multiply_add(multiply_add(c0, c2, splat(0.25)), c4, splat(0.0625))
+    q = multiply_add(multiply_add(zero, c1, splat(0.5)), c3, splat(0.125))
+    y[5 * to], y[6 * to] = add(p, q), subtract(p, q)
+
+
+cdef inline void sums_of_powers(
+    const vec* m, Py_ssize_t step, vec* y, Py_ssize_t to, Py_ssize_t count,
+) noexcept nogil:
+    """y[k] = sum of m[point] * point**k, for k < count; with a count of 4, infinity adds to the last."""
+    cdef vec s1 = add(m[step], m[2 * step]), d1 = subtract(m[step], m[2 * step])
+    cdef vec s2 = add(m[3 * step], m[4 * step]), d2 = subtract(m[3 * step], m[4 * step])
+    cdef vec s3 = add(m[5 * step], m[6 * step]), d3 = subtract(m[5 * step], m[6 * step])
+    y[0] = add(add(m[0], s1), add(s2, s3))
+    y[to] = multiply_add(multiply_add(d1, d2, splat(2)), d3, splat(0.5))
+    y[2 * to] = multiply_add(multiply_add(s1, s2, splat(4)), s3, splat(0.25))
+    y[3 * to] = multiply_add(multiply_add(d1, d2, splat(8)), d3, splat(0.125))
+    if count == 4:
+        y[3 * to] = add(y[3 * to], m[7 * step])
+    else:
+        y[4 * to] = multiply_add(multiply_add(s1, s2, splat(16)), s3, splat(0.0625))
+
+
+cdef inline void transform_input(
+    const vec* x, Py_ssize_t step, vec* y, Py_ssize_t to, const Side* side,
+) noexcept nogil:
+    """y = B' x: 6 to 6, or 5 to 5 for 2 taps, 8 to 8 for 5 on a line."""
     cdef vec x1 = x[step], x2 = x[2 * step], x3 = x[3 * step], q = subtract(x3, x1), s
-    if taps == 2:
+    if side.reach == 8:
+        transform_long_input(x, step, y, to)
+        return
+    if side.taps == 2:
         y[0] = multiply_add(q, subtract(x[0], x2), splat(2))
         y[to] = subtract(q, add(x1, x2))
         y[2 * to] = multiply_add(q, subtract(x1, x2), splat(3))
@@ -65,29 +139,37 @@ cdef inline void transform_input(
 
 
 cdef inline void transform_output(
-    const vec* m, Py_ssize_t step, vec* y, Py_ssize_t to, Py_ssize_t taps,
+    const vec* m, Py_ssize_t step, vec* y, Py_ssize_t to, const Side* side,
 ) noexcept nogil:
-    """y = A' m: 6 to 4 or 2, or 5 to 4 for 2 taps."""
-    cdef vec m3 = m[3 * step], m4 = m[4 * step] if taps > 2 else splat(0)
+    """y = A' m: 6 to 4 or 2, or 5 to 4 for 2 taps, 8 to 4 for 5 on a line."""
+    cdef vec m3 = m[3 * step], m4 = m[4 * step] if side.taps > 2 else splat(0)
     cdef vec s = add(m[step], m[2 * step]), q = subtract(m[step], m[2 * step])
+    if side.reach == 8:
+        sums_of_powers(m, step, y, to, 4)
+        return
     y[0] = add(add(m[0], s), add(m3, m4))
     y[to] = multiply_add(multiply_add(q, m3, splat(2)), m4, splat(-0.5))
-    if taps == 5:
+    if side.taps == 5:
         y[to] = add(y[to], m[5 * step])
         return
     y[2 * to] = multiply_add(multiply_add(s, m3, splat(4)), m4, splat(0.25))
     y[3 * to] = add(
-        multiply_add(multiply_add(q, m3, splat(8)), m4, splat(-0.125)), m[(4 if taps == 2 else 5) * step]
+        multiply_add(multiply_add(q, m3, splat(8)), m4, splat(-0.125)), m[(4 if side.taps == 2 else 5) * step]
     )
 
 
 cdef inline void transform_output_gradient(
-    const vec* y, Py_ssize_t step, vec* m, Py_ssize_t to, Py_ssize_t side,
+    const vec* y, Py_ssize_t step, vec* m, Py_ssize_t to, const Side* side,
 ) noexcept nogil:
-    """m = A y: side, 4 or 2, to 6."""
+    """m = A y: 4 or 2 to 6, or 4 to 8."""
     cdef vec y0 = y[0], y1 = y[step]
-    cdef vec y2 = y[2 * step] if side == 4 else splat(0), y3 = y[3 * step] if side == 4 else splat(0)
+    cdef vec y2 = y[2 * step] if side.outs == 4 else splat(0)
+    cdef vec y3 = y[3 * step] if side.outs == 4 else splat(0)
     cdef vec s = add(y0, y2), q = add(y1, y3)
+    if side.reach == 8:
+        values_at_points(y0, y1, y2, y3, splat(0), m, to)
+        m[7 * to] = y3
+        return
     m[0] = y0
     m[to] = add(s, q)
     m[2 * to] = subtract(s, q)
@@ -97,15 +179,16 @@ cdef inline void transform_output_gradient(
     m[4 * to] = multiply_add(
         multiply_add(multiply_add(y0, y1, splat(-0.5)), y2, splat(0.25)), y3, splat(-0.125)
     )
-    m[5 * to] = y[(side - 1) * step]
+    m[5 * to] = y[(side.outs - 1) * step]
 
 
 cdef inline void transform_weights(
-    const vec* g, Py_ssize_t step, vec* u, Py_ssize_t to, Py_ssize_t taps,
+    const vec* g, Py_ssize_t step, vec* u, Py_ssize_t to, const Side* side,
 ) noexcept nogil:
-    """u = G g: 3 or 5 to 6, or 2 to 5."""
+    """u = G g: 3 or 5 to 6, or 2 to 5, or 5 to 8."""
     cdef vec zero = splat(0), g0 = g[0], g1 = g[step], g2, g3, g4, s, q
-    if taps == 2:
+    cdef int i
+    if side.taps == 2:
         s = multiply_add(zero, g0, splat(0.5))
         u[0] = s
         u[to] = subtract(multiply_add(zero, g1, splat(-0.5)), s)
@@ -114,7 +197,13 @@ cdef inline void transform_weights(
         u[4 * to] = g1
         return
     g2 = g[2 * step]
-    g3, g4 = g[3 * step] if taps == 5 else zero, g[4 * step] if taps == 5 else zero
+    g3, g4 = g[3 * step] if side.taps == 5 else zero, g[4 * step] if side.taps == 5 else zero
+    if side.reach == 8:
+        values_at_points(g0, g1, g2, g3, g4, u, to)
+        for i in range(7):
+            u[i * to] = multiply_add(zero, u[i * to], splat(long_scale(i)))
+        u[7 * to] = g4
+        return
     s, q = add(add(g0, g2), g4), add(g1, g3)
     u[0] = g0
     u[to] = multiply_add(zero, add(s, q), splat(<real> (-1. / 3)))
@@ -127,38 +216,36 @@ cdef inline void transform_weights(
     u[4 * to] = multiply_add(
         zero, multiply_add(multiply_add(g0, s, splat(-0.5)), q, splat(0.25)), splat(<real> (-16. / 15))
     )
-    u[5 * to] = g4 if taps == 5 else g2
+    u[5 * to] = g4 if side.taps == 5 else g2
 
 
 cdef inline void transform_weights_gradient(
-    const vec* u, Py_ssize_t step, vec* g, Py_ssize_t to, Py_ssize_t taps,
+    const vec* u, Py_ssize_t step, vec* g, Py_ssize_t to, const Side* side,
 ) noexcept nogil:
-    """g = G' u: 6 to taps, 3 or 5."""
+    """g = G' u: 6 to 3 or 5, or 8 to 5."""
     cdef vec zero = splat(0)
     cdef vec a = multiply_add(zero, subtract(u[2 * step], u[step]), splat(<real> (1. / 3)))
     cdef vec b = multiply_add(zero, add(u[2 * step], u[step]), splat(<real> (-1. / 3)))
     cdef vec c = multiply_add(zero, u[3 * step], splat(<real> (1. / 15)))
     cdef vec d = multiply_add(zero, u[4 * step], splat(<real> (-16. / 15)))
+    cdef vec scaled[7]
+    cdef int i
+    if side.reach == 8:
+        for i in range(7):
+            scaled[i] = multiply_add(zero, u[i * step], splat(long_scale(i)))
+        sums_of_powers(scaled, 1, g, to, 5)
+        g[4 * to] = add(g[4 * to], u[7 * step])
+        return
     g[0] = add(add(u[0], a), add(c, d))
     g[to] = multiply_add(multiply_add(b, c, splat(2)), d, splat(-0.5))
     g[2 * to] = multiply_add(multiply_add(a, c, splat(4)), d, splat(0.25))
-    if taps == 5:
+    if side.taps == 5:
         g[3 * to] = multiply_add(multiply_add(b, c, splat(8)), d, splat(-0.125))
         g[4 * to] = multiply_add(multiply_add(a, c, splat(16)), d, splat(0.0625))
-    g[(taps - 1) * to] = add(g[(taps - 1) * to], u[5 * step])
+    g[(side.taps - 1) * to] = add(g[(side.taps - 1) * to], u[5 * step])
 
 
 # ---- where tiles lie -----------------------------------------------------------------------------
-
-cdef struct Side:
-    # One axis: a kernel's taps with stride 1, the outputs of a tile, its inputs (and points). 1, 1, 1 if
-    # left as it is.
-    Py_ssize_t taps, outs, reach
-    # Input i of phase f is number split*i + f + origin of the image (outside: zero); output j of phase
-    # a is number up*j + a of the result; and tap i of the two phases is tap step*i + first + f - a of
-    # the kernel (outside: zero).
-    Py_ssize_t split, up, origin, kernel, step, first
-
 
 cdef struct Tiling:
     Side h, w
@@ -214,6 +301,8 @@ cdef inline Tiling tiling_of(
     cdef Tiling tiling
     tiling.h = side_of(rows, stride[0], pad[0], up[0])
     tiling.w = side_of(cols, stride[1], pad[1], up[1])
+    if tiling.h.taps == 1 and tiling.w.taps == 5:
+        tiling.w.outs, tiling.w.reach = 4, 8
     tiling.elements = tiling.h.reach * tiling.w.reach
     tiling.splits, tiling.ups = tiling.h.split * tiling.w.split, tiling.h.up * tiling.w.up
     # As many as the first phase of the outputs needs, which has the most.
@@ -239,7 +328,7 @@ cdef inline int runs_of(const Tiling* tiling, Py_ssize_t first, Run* runs) noexc
 
 
 # The tiles of a panel lie side by side in lines: line[side*tile + column]. A line of a run of tiles is
-# a piece of a row of the image. The inputs of neighbouring tiles overlap, so there are REACH / side
+# a piece of a row of the image. The inputs of neighbouring tiles overlap, so there are reach / side
 # lines of a row, each `side` columns further to the right.
 
 cdef inline void deal(const real* line, Py_ssize_t side, Py_ssize_t count, real* to) noexcept nogil:
@@ -301,7 +390,7 @@ cdef inline void read_tiles(
     Channels are those of the first phase, then those of the next.
     """
     # All lines are copied before one is read: loads that overlap unfinished stores would wait.
-    cdef real lines[PARTS * REACH * LINE]
+    cdef real lines[PARTS * SQUARE_REACH * LINE]
     cdef vec d[MOST_ELEMENTS * 2]
     cdef vec half[MOST_ELEMENTS]
     cdef real* tiles = <real*> d  # [row, column, tile]
@@ -345,10 +434,10 @@ cdef inline void read_tiles(
                      tiles + (i * wide + part * side) * PANEL + v * LANES)
     for v in range(2):
         if tall == 1:
-            transform_input(d + v, 2, <vec*> to + v, plane // LANES, tiling.w.taps)
+            transform_input(d + v, 2, <vec*> to + v, plane // LANES, &tiling.w)
             continue
         for j in range(wide):
-            transform_input(d + 2 * j + v, 2 * wide, half + j, wide, tiling.h.taps)
+            transform_input(d + 2 * j + v, 2 * wide, half + j, wide, &tiling.h)
         for i in range(tall):
             transform_input(half + wide * i, 1, <vec*> (to + wide * i * plane) + v, plane // LANES,
-                            tiling.w.taps)
+                            &tiling.w)

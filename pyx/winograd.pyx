@@ -159,12 +159,12 @@ cdef inline void transform_filters(
     else:
         gather_phase(p, w, taps, per_lane, lanes, <real*> g)
     if rows == 1:
-        transform_weights(g, 1, <vec*> to, plane // LANES, cols)
+        transform_weights(g, 1, <vec*> to, plane // LANES, &p.tiling.w)
         return
     for j in range(cols):
-        transform_weights(g + j, cols, half + j, cols, rows)
+        transform_weights(g + j, cols, half + j, cols, &p.tiling.h)
     for i in range(p.tiling.h.reach):
-        transform_weights(half + cols * i, 1, <vec*> (to + wide * i * plane), plane // LANES, cols)
+        transform_weights(half + cols * i, 1, <vec*> (to + wide * i * plane), plane // LANES, &p.tiling.w)
 
 
 cdef inline void gather_phase(
@@ -425,9 +425,9 @@ cdef inline int write_tiles(
                 if h.reach == 1:
                     half[j] = m[j * step + v]
                 else:
-                    transform_output(m + j * step + v, reach * step, half + j, reach, h.taps)
+                    transform_output(m + j * step + v, reach * step, half + j, reach, h)
             for i in range(tall):
-                transform_output(half + reach * i, 1, y, 1, w.taps)
+                transform_output(half + reach * i, 1, y, 1, w)
                 for j in range(wide):
                     y[j] = add(y[j], bias)
                     zeros = add(zeros, subtract(y[j], y[j]))

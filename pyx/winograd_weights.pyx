@@ -16,7 +16,7 @@ from simd cimport LANES, add, horizontal_sum, real, splat, subtract, vec
 from taps cimport ceil_div
 from tile cimport MAX_ROWS, SPARE_ROWS, rows_for, tile_for
 from transforms cimport (
-    MOST_SIDE, MOST_TAPS, PAD, PANEL, REACH, Images, Run, Tiling, images_of, read_tiles,
+    MOST_SIDE, MOST_TAPS, PAD, PANEL, SQUARE_REACH, Images, Run, Tiling, images_of, read_tiles,
     runs_of, tiling_of, transform_output_gradient, transform_weights_gradient,
 )
 
@@ -114,7 +114,7 @@ cdef int gradients_item(const void* problem, Py_ssize_t item, char* scratch) noe
     cdef const Problem* p = <const Problem*> problem
     cdef Py_ssize_t panel = item % ceil_div(p.tiles, PANEL), block = item // ceil_div(p.tiles, PANEL)
     cdef vec z[PANEL * MOST_SIDE * MOST_SIDE * 2]  # [tile][row][column][channel]
-    cdef vec half[REACH * MOST_SIDE]
+    cdef vec half[SQUARE_REACH * MOST_SIDE]
     cdef const vec* y
     cdef Run runs[PANEL]
     cdef Run run
@@ -139,12 +139,14 @@ cdef int gradients_item(const void* problem, Py_ssize_t item, char* scratch) noe
         for v in range(2):
             y = z + t * high * wide * 2 + v
             if p.tiling.h.reach == 1:
-                transform_output_gradient(y, 2, to + v, step, wide)
+                transform_output_gradient(y, 2, to + v, step, &p.tiling.w)
                 continue
             for j in range(wide):
-                transform_output_gradient(y + 2 * j, 2 * wide, half + j, wide, high)
-            for i in range(REACH):
-                transform_output_gradient(half + wide * i, 1, to + REACH * i * step + v, step, wide)
+                transform_output_gradient(y + 2 * j, 2 * wide, half + j, wide, &p.tiling.h)
+            for i in range(SQUARE_REACH):
+                transform_output_gradient(
+                    half + wide * i, 1, to + SQUARE_REACH * i * step + v, step, &p.tiling.w
+                )
         to += 2
     return 0
 
@@ -212,20 +214,20 @@ cdef inline int add_filters(
 ) noexcept nogil:
     """Transform sums[element, lane] and add it to dw[o + lane, c]; 1 if not all is finite."""
     cdef const vec* u = <const vec*> sums
-    cdef vec half[MOST_TAPS * REACH]
+    cdef vec half[MOST_TAPS * SQUARE_REACH]
     cdef vec g[MOST_TAPS * MOST_TAPS]
     cdef real* filters = <real*> g
     cdef vec zeros = splat(0)
     cdef Py_ssize_t rows = p.tiling.h.taps, cols = p.tiling.w.taps, step = CHANNELS * WIDTH // LANES
     cdef Py_ssize_t i, j, lane
     cdef real* dw = p.dw + (o * p.images.C + c) * rows * cols
-    for j in range(REACH):
-        if p.tiling.h.reach == 1:
-            half[j] = u[j * step]
-        else:
-            transform_weights_gradient(u + j * step, REACH * step, half + j, REACH, rows)
-    for i in range(rows):
-        transform_weights_gradient(half + REACH * i, 1, g + cols * i, 1, cols)
+    if p.tiling.h.reach == 1:
+        transform_weights_gradient(u, step, g, 1, &p.tiling.w)
+    else:
+        for j in range(SQUARE_REACH):
+            transform_weights_gradient(u + j * step, SQUARE_REACH * step, half + j, SQUARE_REACH, &p.tiling.h)
+        for i in range(rows):
+            transform_weights_gradient(half + SQUARE_REACH * i, 1, g + cols * i, 1, &p.tiling.w)
     for i in range(rows * cols):
         zeros = add(zeros, subtract(g[i], g[i]))
     for lane in range(min(<Py_ssize_t> LANES, p.O - o)):

@@ -8,7 +8,7 @@ import fastconv as fc
 import oracles
 from convolutions import assert_reaches_its_windows, compute, operands
 from fastconv import functional as F
-from fastconv.pure_winograd import _MATRICES, phases
+from fastconv.pure_winograd import matrices, phases
 from support import output_of, same_bits
 
 # Kernel, stride, upsampling: whole kernels, and such as are cut into phases of 2 or 3 taps.
@@ -45,14 +45,14 @@ def of_result(x, w, outs, steps):
     errors are multiples of it, by the number of operations that a result goes through.
     """
     _, w, _, _ = phases(x, w, *steps, outs)
-    (A, B, G), (Aw, Bw, Gw) = ([abs(matrix) for matrix in _MATRICES[taps]] for taps in w.shape[2:])
+    (A, B, G), (Aw, Bw, Gw) = ([abs(matrix) for matrix in axis] for axis in matrices(w.shape[2:]))
     inputs = B.T @ np.ones((len(B), len(Bw))) @ Bw * abs(x).max()
     return w.shape[1], (A.T @ ((G @ abs(w) @ Gw.T).sum(axis=1) * inputs) @ Aw).max()
 
 
 def of_weights(x, w, dz):
     """The same for the gradient of w: |G'| (|A| |dY| |A'| * |B'| |d| |B|) |G|, summed over tiles."""
-    (A, B, G), (Aw, Bw, Gw) = ([abs(matrix) for matrix in _MATRICES[taps]] for taps in w.shape[2:])
+    (A, B, G), (Aw, Bw, Gw) = ([abs(matrix) for matrix in axis] for axis in matrices(w.shape[2:]))
     inputs = B.T @ np.ones((len(B), len(Bw))) @ Bw * abs(x).max()
     sides = A.shape[1], Aw.shape[1]
     gradients = A @ np.ones(sides) @ Aw.T * abs(dz).max()

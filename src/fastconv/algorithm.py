@@ -38,7 +38,7 @@ def set_conv_algorithm(name: str) -> None:
         those that a stride or upsampling of s cuts into phases of so many taps (3 or 4 taps by 2:
         two; 5: three); all others run directly, and so do gradients with respect to weights with a
         stride or of kernels of 2. "auto", the default, uses it where it is faster: on compiled
-        kernels, from about 15 (3x3) to 110 (1-D, 5) channels.
+        kernels, from about 10 (3x3) to 45 (1-D, 3) channels.
         Without a call it is what FASTCONV_CONV says.
 
     Raises
@@ -66,7 +66,7 @@ def use_conv_algorithm(name: str) -> AbstractContextManager[None]:
 _ONE = (1, 1)
 # Outputs of a tile of an axis by its taps, those of a kernel with stride 1.
 _TILE_OUTPUTS = {1: 1, 2: 4, 3: 4, 5: 2}
-# Times in units of a multiply-add of direct convolution, fitted to 768 measurements (4 to 1000 pixels a
+# Times in units of a multiply-add of direct convolution, fitted to 884 measurements (4 to 1000 pixels a
 # side, 8 to 512 channels, AVX2 and AVX-512, both dtypes): choosing by this model takes on the average
 # 0.9% longer than choosing the faster one each time.
 # - A multiply-add of a direct convolution with upsampling, phase by phase:
@@ -132,7 +132,7 @@ def _judge(
         direct *= _SMALL
         if steps == 1:
             direct *= _part_inside(P, KH, pad[0]) * _part_inside(Q, KW, pad[1])
-    rows, cols = _TILE_OUTPUTS[high], _TILE_OUTPUTS[wide]
+    rows, cols = _TILE_OUTPUTS[high], 4 if high == 1 else _TILE_OUTPUTS[wide]
     tiles = N * _over(_over(P, up[0]), rows) * _over(_over(Q, up[1]), cols)
     tiles = _over(tiles, _TILES) * _TILES
     product = _STRIDED_PRODUCT if stride != _ONE else _UPSAMPLED_PRODUCT if up != _ONE else _PRODUCT

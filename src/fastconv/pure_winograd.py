@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
 Pair = tuple[int, int]
+Transforms = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-# Polynomials are multiplied at these points and at infinity; for 2 taps, without the last.
+# Polynomials are multiplied at these points and at infinity: for 2 taps without the last, for 5 on a
+# single axis at some more.
 _POINTS = np.array([0, 1, -1, 2, -0.5])
+_LONG_POINTS = np.array([0, 1, -1, 2, -2, 0.5, -0.5])
 
 
 def _powers(points: NDArray[np.float64], count: int) -> NDArray[np.float64]:
@@ -26,11 +29,11 @@ def _powers(points: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     return powers
 
 
-def _matrices(taps: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """A (6, outputs), B (6, 6) and G (6, taps) of Toom and Cook (Blahut, Fast Algorithms, section 5.2)."""
-    if taps == 1:
-        return np.ones((1, 1)), np.ones((1, 1)), np.ones((1, 1))
-    points = _POINTS[:4] if taps == 2 else _POINTS
+def _transforms(points: NDArray[np.float64], taps: int) -> Transforms:
+    """A (points, outputs), B (points, points) and G (points, taps), where infinity is a point, too.
+
+    They are those of Toom and Cook (Blahut, Fast Algorithms, section 5.2).
+    """
     count = len(points)
     others = [np.delete(points, i) for i in range(count)]
     A, B, G = _powers(points, count + 2 - taps), np.zeros((count + 1, count + 1)), _powers(points, taps)
@@ -41,7 +44,15 @@ def _matrices(taps: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDAr
     return A, B, G
 
 
-_MATRICES = {taps: _matrices(taps) for taps in (1, 2, 3, 5)}
+_NONE = np.ones((1, 1)), np.ones((1, 1)), np.ones((1, 1))
+_MATRICES = {1: _NONE, 2: _transforms(_POINTS[:4], 2), 3: _transforms(_POINTS, 3), 5: _transforms(_POINTS, 5)}
+_LONG = _transforms(_LONG_POINTS, 5)
+
+
+def matrices(taps: tuple[int, ...]) -> tuple[Transforms, Transforms]:
+    """The transforms down and across, for so many rows and columns of a kernel."""
+    rows, cols = taps
+    return _MATRICES[rows], _LONG if taps == (1, 5) else _MATRICES[cols]
 
 
 def phases(
@@ -132,7 +143,7 @@ def winograd(
         return False
     x, w, pad, outs = phases(x, w, stride, pad, up, out.shape[2:])
     (A, B, G), (Aw, Bw, Gw) = (
-        [matrix.astype(out.dtype) for matrix in _MATRICES[taps]] for taps in w.shape[2:]
+        [matrix.astype(out.dtype) for matrix in of_axis] for of_axis in matrices(w.shape[2:])
     )
     sides, reaches = (A.shape[1], Aw.shape[1]), (len(A), len(Aw))
     inputs = B.T @ _tiles(x, pad, outs, sides, reaches) @ Bw
@@ -155,7 +166,7 @@ def winograd_weights(x: Array, dz: Array, dw: Array, pad: Pair, threads: int) ->
     if not (np.isfinite(x).all() and np.isfinite(dz).all()):
         return False
     (A, B, G), (Aw, Bw, Gw) = (
-        [matrix.astype(dw.dtype) for matrix in _MATRICES[taps]] for taps in dw.shape[2:]
+        [matrix.astype(dw.dtype) for matrix in of_axis] for of_axis in matrices(dw.shape[2:])
     )
     sides, reaches = (A.shape[1], Aw.shape[1]), (len(A), len(Aw))
     inputs = B.T @ _tiles(x, pad, dz.shape[2:], sides, reaches) @ Bw

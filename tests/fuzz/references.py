@@ -142,14 +142,16 @@ def _scattered(products: Array, real: Real, shape: Any, inner: Any, stride: Any)
     return Expected(value, bound, magnitude >= real.large)
 
 
-def _winograd_matrices(taps: int) -> tuple[Array, Array, Array]:
+def _winograd_matrices(taps: int, line: bool = False) -> tuple[Array, Array, Array]:
     """Magnitudes of Toom's and Cook's A (6, 7 - taps), B (6, 6), G (6, taps) at 0, 1, -1, 2, -1/2, inf.
 
-    For 2 taps there are as many outputs as for 3, and one point less.
+    For 2 taps there are as many outputs as for 3, and one point less; for 5 on a line two points more.
     """
     if taps == 1:
         return (np.ones((1, 1)),) * 3
     points = np.array([0, 1, -1, 2, -0.5])[: 4 if taps == 2 else 5]
+    if line and taps == 5:
+        points = np.array([0, 1, -1, 2, -2, 0.5, -0.5])
     count = len(points) + 1
     A, G = (
         np.abs(np.vstack([np.vander(points, n, increasing=True), np.eye(n)[-1]]))
@@ -165,7 +167,7 @@ def _winograd_matrices(taps: int) -> tuple[Array, Array, Array]:
 
 
 _WINOGRAD = {
-    (rows, cols): (_winograd_matrices(rows), _winograd_matrices(cols))
+    (rows, cols): (_winograd_matrices(rows), _winograd_matrices(cols, line=rows == 1))
     for rows in (1, 2, 3, 5) for cols in (2, 3, 5)
 }
 
