@@ -47,7 +47,7 @@ cdef int pool(
 ) except -1:
     cdef Window g
     set_window(&g, &x, &out, places, kernel, stride)
-    if lanes_are_planes(&g) and set_columns(&g):
+    if lanes_are_planes(kind, &g) and set_columns(&g):
         return run(&g, mean_planes if kind == MEAN else max_planes, LANES, &x, &out,
                    2 * (g.pitch + LANES) * LANES, threads)
     g.strip = g.pitch = round_to_vectors(min(<Py_ssize_t> STRIP, g.Q))
@@ -56,12 +56,14 @@ cdef int pool(
                2 * g.kh * g.pitch + readable(&g, g.strip), threads)
 
 
-cdef inline bint lanes_are_planes(const Window* g) noexcept nogil:
+cdef inline bint lanes_are_planes(const int kind, const Window* g) noexcept nogil:
     """Rows are short, or strides would make vectors of single numbers.
 
-    Rows of less than two vectors, 14 x 14 and smaller, took up to twice as long on their own.
+    Rows of less than two vectors took up to twice as long on their own; maxima of 17 to 31 (AVX-512,
+    float32) took as long to half as long.
     """
-    return 2 * g.planes >= LANES and (g.Q < 2 * LANES or 2 < g.sw <= 2 * g.kw)
+    cdef Py_ssize_t few = 2 * LANES if kind == MEAN else min(2 * LANES, 16)
+    return 2 * g.planes >= LANES and (g.Q < few or 2 < g.sw <= 2 * g.kw)
 
 
 cdef bint set_columns(Window* g) noexcept nogil:
