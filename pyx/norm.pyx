@@ -87,50 +87,72 @@ cdef enum:
     AHEAD = 4  # vectors in flight: each of the sums in one register waits for the sum before
 
 
+cdef struct Sums:
+    vec of_first[AHEAD]
+    vec of_second[AHEAD]
+    real first, second  # of what fills no vector
+    Py_ssize_t numbers
+
+
+cdef inline void clear(Sums* sums) noexcept nogil:
+    cdef int k
+    for k in range(AHEAD):
+        sums.of_first[k] = sums.of_second[k] = splat(0)
+    sums.first = sums.second = 0
+    sums.numbers = 0
+
+
 cdef inline void sums_of(
     const bint gradient, const Channel* g, const real* x, const real* y, Centre centre,
     double* first, double* second,
 ) noexcept nogil:
     """With d = x - centre: the sums of d and of d^2, or, for the gradient, of y and of d * y."""
     cdef Py_ssize_t n, block, last, i
-    cdef vec sums[AHEAD]
-    cdef vec products[AHEAD]
+    cdef Sums sums
     cdef vec d, by
-    cdef real rest, rest_products, e
+    cdef real e
     cdef const real* a
     cdef const real* b
     cdef int k
     first[0] = second[0] = 0
+    clear(&sums)
     for n in range(g.images):
         a, b = x + n * g.pitch, y + n * g.pitch
         for block in range((g.size + BLOCK - 1) // BLOCK):
             i = block * BLOCK
             last = min(g.size, i + BLOCK)
-            for k in range(AHEAD):
-                sums[k] = products[k] = splat(0)
+            if sums.numbers + last - i > BLOCK:
+                add_up(&sums, first, second)
+            sums.numbers += last - i
             while i + AHEAD * LANES <= last:
                 for k in range(AHEAD):
                     d = centred(a + i + k * LANES, centre)
                     by = load(b + i + k * LANES) if gradient else d
-                    sums[k] = add(sums[k], by)
-                    products[k] = multiply_add(products[k], d, by)
+                    sums.of_first[k] = add(sums.of_first[k], by)
+                    sums.of_second[k] = multiply_add(sums.of_second[k], d, by)
                 i += AHEAD * LANES
             while i + LANES <= last:
                 d = centred(a + i, centre)
                 by = load(b + i) if gradient else d
-                sums[0] = add(sums[0], by)
-                products[0] = multiply_add(products[0], d, by)
+                sums.of_first[0] = add(sums.of_first[0], by)
+                sums.of_second[0] = multiply_add(sums.of_second[0], d, by)
                 i += LANES
-            rest = rest_products = 0
             while i < last:
                 e = (a[i] - centre.high) - centre.low
-                rest += b[i] if gradient else e
-                rest_products += e * (b[i] if gradient else e)
+                sums.first += b[i] if gradient else e
+                sums.second += e * (b[i] if gradient else e)
                 i += 1
-            for k in range(1, AHEAD):
-                sums[0], products[0] = add(sums[0], sums[k]), add(products[0], products[k])
-            first[0] += <double> horizontal_sum(sums[0]) + rest
-            second[0] += <double> horizontal_sum(products[0]) + rest_products
+    add_up(&sums, first, second)
+
+
+cdef inline void add_up(Sums* sums, double* first, double* second) noexcept nogil:
+    cdef int k
+    for k in range(1, AHEAD):
+        sums.of_first[0] = add(sums.of_first[0], sums.of_first[k])
+        sums.of_second[0] = add(sums.of_second[0], sums.of_second[k])
+    first[0] += <double> horizontal_sum(sums.of_first[0]) + sums.first
+    second[0] += <double> horizontal_sum(sums.of_second[0]) + sums.second
+    clear(sums)
 
 
 # ---- forward -------------------------------------------------------------------------------------
