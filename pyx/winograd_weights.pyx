@@ -12,7 +12,7 @@ from libc.string cimport memset
 
 from buffers cimport Batch, batch_of
 from parallel cimport allocate, carve, on_line, round_to_line, run_items
-from simd cimport LANES, add, horizontal_sum, real, splat, subtract, vec
+from simd cimport LANES, add, horizontal_sum, load_some, real, splat, subtract, transpose, vec
 from taps cimport ceil_div
 from tile cimport MAX_ROWS, SPARE_ROWS, rows_for, tile_for
 from transforms cimport (
@@ -120,20 +120,17 @@ cdef int gradients_item(const void* problem, Py_ssize_t item, char* scratch) noe
     cdef Run run
     cdef int run_count = runs_of(&p.tiling, p.first + panel * PANEL, runs)
     cdef Py_ssize_t high = p.tiling.h.outs, wide = p.tiling.w.outs, step = p.gradient_plane // LANES
-    cdef Py_ssize_t first = (p.first_block + block) * WIDTH, o, r, t, i, j, v
-    cdef const real* plane
+    cdef Py_ssize_t first = (p.first_block + block) * WIDTH, r, t, i, j, v
     cdef vec* to
-    memset(z, 0, sizeof(z))
-    for o in range(min(<Py_ssize_t> WIDTH, p.O - first)):
+    if not (
+        first + WIDTH <= p.O and p.P % high == 0 and p.Q % wide == 0 and (panel + 1) * PANEL <= p.tiles
+    ):
+        memset(z, 0, PANEL * high * wide * 2 * sizeof(vec))
+    for v in range(2):
         for r in range(run_count):
             run = runs[r]
-            plane = p.dz + (run.image * p.O + first + o) * p.P * p.Q
             for i in range(min(high, p.P - run.row * high)):
-                copy_row(
-                    plane + (run.row * high + i) * p.Q + run.col * wide,
-                    min(run.tiles * wide, p.Q - run.col * wide), high, wide,
-                    <real*> z + (run.lane * high + i) * wide * WIDTH + o,
-                )
+                copy_rows(p, &run, i, first + v * LANES, z + (run.lane * high + i) * wide * 2 + v)
     to = <vec*> (p.gradients + block * p.tiling.elements * p.gradient_plane + panel * PANEL * WIDTH)
     for t in range(PANEL):
         for v in range(2):
@@ -151,14 +148,32 @@ cdef int gradients_item(const void* problem, Py_ssize_t item, char* scratch) noe
     return 0
 
 
-cdef inline void copy_row(
-    const real* row, Py_ssize_t count, Py_ssize_t high, Py_ssize_t wide, real* to,
+cdef inline void copy_rows(
+    const Problem* p, const Run* run, Py_ssize_t row, Py_ssize_t o, vec* to,
 ) noexcept nogil:
-    """to[tile, 0, j] = row[wide*tile + j], in the layout of `gradients_item`."""
-    cdef Py_ssize_t t, j
-    for t in range((count + wide - 1) // wide):
-        for j in range(min(wide, count - t * wide)):
-            to[(t * high * wide + j) * WIDTH] = row[t * wide + j]
+    """A row of the tiles of a run, of the channels from o on, in the layout of `gradients_item`."""
+    cdef vec corner[LANES]
+    cdef Py_ssize_t high = p.tiling.h.outs, wide = p.tiling.w.outs, plane = p.P * p.Q
+    cdef Py_ssize_t channels = min(<Py_ssize_t> LANES, p.O - o)
+    cdef Py_ssize_t count = min(run.tiles * wide, p.Q - run.col * wide), q = 0, j = 0, i, lane
+    cdef const real* dz = (
+        p.dz + (run.image * p.O + o) * plane + (run.row * high + row) * p.Q + run.col * wide
+    )
+    cdef const real* end = p.dz + p.images.N * p.O * plane
+    if channels <= 0:
+        return
+    while q < count:
+        for lane in range(LANES):
+            corner[lane] = splat(0)
+            if lane < channels:
+                corner[lane] = load_some(dz + lane * plane + q, end - (dz + lane * plane + q))
+        transpose(corner)
+        for i in range(min(<Py_ssize_t> LANES, count - q)):
+            to[2 * j] = corner[i]
+            j += 1
+            if j == wide:
+                to, j = to + high * wide * 2, 0
+        q += LANES
 
 
 cdef Py_ssize_t item_scratch(const Problem* p) noexcept nogil:
