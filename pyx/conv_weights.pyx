@@ -10,7 +10,9 @@ from libc.string cimport memset
 
 from buffers cimport Batch, batch_of, start_of
 from parallel cimport MACS_BETWEEN_SIGNALS, allocate, carve, on_line, round_to_line, run_items
-from simd cimport LANES, REGISTERS, add, even, horizontal_sum, load, prefetch, real, splat, store, transpose, vec
+from simd cimport (
+    LANES, REGISTERS, add, even, horizontal_sum, load, prefetch, real, splat, store, transpose, vec,
+)
 from taps cimport (
     Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
     phase_of, phases, prepare, prepared_size, tabulate_pixels, tabulate_taps,
@@ -248,7 +250,8 @@ cdef inline void gather_columns(
                     if channel < channels:
                         from_channel = dz + channel * per_channel + outs[i]
                         corner[lane] = load(from_channel)
-                        # Too many channels for the processor's own prefetching. (256: 1.05 to 1.25 times as fast.)
+                        # Too many channels for the processor itself to foresee. (256: 1.05 to 1.25 times
+                        # as fast.)
                         prefetch(from_channel + 4 * LANES)
                         if step == 2:
                             corner[lane] = even(corner[lane], load(from_channel + LANES))

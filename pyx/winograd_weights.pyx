@@ -12,7 +12,9 @@ from libc.string cimport memset
 
 from buffers cimport Batch, batch_of
 from parallel cimport allocate, carve, on_line, round_to_line, run_items
-from simd cimport LANES, add, horizontal_sum, load_some, real, splat, subtract, transpose, vec
+from simd cimport (
+    LANES, add, horizontal_sum, load, load_some, real, splat, store_some, subtract, transpose, vec,
+)
 from taps cimport ceil_div
 from tile cimport MAX_ROWS, SPARE_ROWS, rows_for, tile_for
 from transforms cimport (
@@ -215,27 +217,21 @@ cdef int sums_item(const void* problem, Py_ssize_t item, char* scratch) noexcept
                 gradient_rows, sums + (e * CHANNELS + c) * WIDTH, WIDTH, NULL, False,
             )
             c += R
-    for c in range(count):
-        for v in range(2):
-            bad |= add_filters(
-                p, first + c, (p.first_block + column_block) * WIDTH + v * LANES,
-                sums + c * WIDTH + v * LANES,
-            )
+    for v in range(2):
+        for c in range(count):
+            bad |= transform_back(p, sums + c * WIDTH + v * LANES)
+        add_filters(p, first, count, (p.first_block + column_block) * WIDTH + v * LANES, sums + v * LANES)
     return bad
 
 
-cdef inline int add_filters(
-    const Problem* p, Py_ssize_t c, Py_ssize_t o, const real* sums,
-) noexcept nogil:
-    """Transform sums[element, lane] and add it to dw[o + lane, c]; 1 if not all is finite."""
-    cdef const vec* u = <const vec*> sums
+cdef inline int transform_back(const Problem* p, real* sums) noexcept nogil:
+    """sums[tap, lane] from sums[element, lane]; 1 if not all is finite."""
+    cdef vec* u = <vec*> sums
     cdef vec half[MOST_TAPS * SQUARE_REACH]
     cdef vec g[MOST_TAPS * MOST_TAPS]
-    cdef real* filters = <real*> g
     cdef vec zeros = splat(0)
     cdef Py_ssize_t rows = p.tiling.h.taps, cols = p.tiling.w.taps, step = CHANNELS * WIDTH // LANES
-    cdef Py_ssize_t i, j, lane
-    cdef real* dw = p.dw + (o * p.images.C + c) * rows * cols
+    cdef Py_ssize_t i, j
     if p.tiling.h.reach == 1:
         transform_weights_gradient(u, step, g, 1, &p.tiling.w)
     else:
@@ -245,8 +241,30 @@ cdef inline int add_filters(
             transform_weights_gradient(half + SQUARE_REACH * i, 1, g + cols * i, 1, &p.tiling.w)
     for i in range(rows * cols):
         zeros = add(zeros, subtract(g[i], g[i]))
-    for lane in range(min(<Py_ssize_t> LANES, p.O - o)):
-        for i in range(rows * cols):
-            dw[i] += filters[i * LANES + lane]
-        dw += p.images.C * rows * cols
+        u[i * step] = g[i]
     return horizontal_sum(zeros) != 0
+
+
+cdef inline void add_filters(
+    const Problem* p, Py_ssize_t first, Py_ssize_t count, Py_ssize_t o, const real* sums,
+) noexcept nogil:
+    """dw[o + lane, first + c, tap] += sums[tap, c, lane], for c < count, transposed in registers."""
+    cdef vec corner[LANES]
+    cdef Py_ssize_t taps = p.tiling.h.taps * p.tiling.w.taps, per_filter = p.images.C * taps
+    cdef Py_ssize_t t = 0, c = 0, tap = 0, i, lane, length
+    cdef real* dw = p.dw + o * per_filter + first * taps
+    cdef real* to
+    while t < count * taps:
+        length = min(<Py_ssize_t> LANES, count * taps - t)
+        for i in range(LANES):
+            corner[i] = splat(0)
+            if i < length:
+                corner[i] = load(sums + (tap * CHANNELS + c) * WIDTH)
+                tap += 1
+                if tap == taps:
+                    tap, c = 0, c + 1
+        transpose(corner)
+        for lane in range(min(<Py_ssize_t> LANES, p.O - o)):
+            to = dw + lane * per_filter + t
+            store_some(to, add(load_some(to, length), corner[lane]), length)
+        t += length
