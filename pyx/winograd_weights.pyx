@@ -24,7 +24,10 @@ from transforms cimport (
 
 cdef enum:
     WIDTH = PANEL  # output channels of a block
-    CHANNELS = 24  # input channels of a block: its sums, 36 x 24 x WIDTH, stay in the second-level cache
+    # Input channels of a block at most: its sums, 36 x 24 x WIDTH, stay in the second-level cache; and at the
+    # least, for another thread to have something to do.
+    CHANNELS = 24
+    FEWEST_CHANNELS = 4
     # Bytes of transformed tiles at a time, of inputs and gradients, which all threads share.
     SLAB_BYTES = 3 << 20
     SLAB_TILES = 256
@@ -37,6 +40,7 @@ cdef struct Problem:
     Py_ssize_t O, P, Q
     Tiling tiling
     Py_ssize_t first_block, column_blocks  # the blocks of WIDTH output channels at work
+    Py_ssize_t rows, row_blocks  # input channels of a block, and how many blocks there are
     Py_ssize_t first, tiles  # the slab of tiles at work
     Py_ssize_t slab  # tiles of a full one
     real* inputs  # transformed: [element][channel][tile]
@@ -89,14 +93,23 @@ cdef bint sum_slabs(Problem* p, int threads) except -1:
             for p.first_block in range(0, blocks, at_once):
                 p.column_blocks = min(at_once, blocks - p.first_block)
                 run_items(gradients_item, p, panels * p.column_blocks, macs / p.images.C, 0, threads)
+                cut_rows(p, threads)
                 if run_items(
-                    sums_item, p, ceil_div(p.images.C, CHANNELS) * p.column_blocks, macs,
-                    item_scratch(p), threads,
+                    sums_item, p, p.row_blocks * p.column_blocks, macs, item_scratch(p), threads
                 ):
                     return False
     finally:
         free(shared)
     return True
+
+
+cdef void cut_rows(Problem* p, int threads) noexcept nogil:
+    """As few blocks of input channels as can be, if threads get equally many items."""
+    cdef Py_ssize_t items = ceil_div(p.images.C, CHANNELS) * p.column_blocks
+    p.row_blocks = ceil_div(ceil_div(items, threads) * threads, p.column_blocks)
+    p.row_blocks = min(p.row_blocks, ceil_div(p.images.C, FEWEST_CHANNELS))
+    p.rows = ceil_div(p.images.C, p.row_blocks)
+    p.row_blocks = ceil_div(p.images.C, p.rows)
 
 
 cdef int inputs_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
@@ -199,7 +212,7 @@ cdef int sums_item(const void* problem, Py_ssize_t item, char* scratch) noexcept
     # [element][input channel][output channel]
     cdef real* sums = <real*> carve(&scratch, sums_size(p) * sizeof(real))
     cdef const real* rows[MAX_ROWS]
-    cdef Py_ssize_t first = row_block * CHANNELS, count = min(<Py_ssize_t> CHANNELS, p.images.C - first)
+    cdef Py_ssize_t first = row_block * p.rows, count = min(p.rows, p.images.C - first)
     cdef Py_ssize_t t, e, c, v
     cdef int R, r, bad = 0
     for t in range(p.tiles):
