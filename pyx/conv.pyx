@@ -17,11 +17,13 @@ from taps cimport (
 from tile cimport MAX_ROWS, even_rows, rows_for, tile_for, vectors_for, vectors_left
 
 cdef enum:
-    # Up to this many output channels, gathering a panel costs more than it saves: each number
-    # gathered is used by too few rows.
-    DIRECT_ROWS = 32
-    # The same where a tile that goes on from row to row wastes more than a quarter of its lanes.
-    ALWAYS_DIRECT_ROWS = 6
+    # What reading the image itself costs a lane, in percent of a lane of a panel: its vectors lie across
+    # cache lines. And what gathering one adds, in percent over the number of output channels that use it:
+    # for rows of whole vectors, and others. (AVX2, AVX-512, both dtypes, 16 to 32 output channels: the
+    # slower way took 1.03 to 1.3 times as long, and the wrong one is taken for less than 1.1.)
+    DIRECT_LANE = 105
+    GATHERED = 300
+    GATHERED_PARTS = 500
     # Outputs in a block: a tile's weights (2 to 14 KB) are used 8 times or more from the first-level cache.
     LEAST_PIXELS = 512
     # With fewer blocks than threads, output channels are divided over the work items as well: at the
@@ -180,11 +182,20 @@ cdef int correlate_item(const void* problem, Py_ssize_t item, char* scratch) noe
 
 
 cdef inline bint goes_direct(const Job* job, Py_ssize_t width) noexcept nogil:
-    """Whether tiles read the image itself: see `direct_tiles` for what that wastes."""
-    cdef Py_ssize_t rows = job.o_last - job.o_first, pitch = job.image.per_row
-    if (job.block.rows - 1) * pitch + job.block.cols < width:
+    """Whether tiles read the image itself, which wastes the lanes between rows (see `direct_tiles`)."""
+    cdef const Block* block = &job.block
+    cdef Py_ssize_t pitch = job.image.per_row, total = (block.rows - 1) * pitch + block.cols
+    cdef Py_ssize_t lanes = 0, at = 0
+    cdef double gathered = GATHERED if block.cols % LANES == 0 else GATHERED_PARTS
+    if total < width:
         return False
-    return rows <= DIRECT_ROWS and (4 * job.block.cols >= 3 * pitch or rows <= ALWAYS_DIRECT_ROWS)
+    while at < total:
+        if at % pitch >= block.cols:
+            at = (at // pitch + 1) * pitch
+        else:
+            lanes, at = lanes + width, at + width
+    gathered /= job.o_last - job.o_first
+    return lanes * <double> DIRECT_LANE <= block.rows * block.cols * (100 + gathered)
 
 
 cdef void fill_block(const Job* job) noexcept nogil:
