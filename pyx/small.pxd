@@ -106,16 +106,20 @@ cdef inline bint cut_small(Small* p, int threads) noexcept nogil:
     most = SUMS_BYTES // (p.down.outs * p.across.outs * width * <Py_ssize_t> sizeof(real))
     if p.channels == 0 or most < SPARE_ROWS or ceil_div(p.w.O, most) > MOST_PARTS:
         return False
+    most = min(most, p.w.O)
+    # Without a look at signals between. (Not of the rows below: threads must not change the choice.)
+    if (
+        <double> width * most * p.down.outs * p.across.outs * p.w.C * p.down.kernel * p.across.kernel
+        >= MACS_BETWEEN_SIGNALS
+    ):
+        return False
     p.channels = min(p.w.C, p.channels)
     p.row_parts = max(
         ceil_div(p.w.O, most), min(ceil_div(threads, ceil_div(p.N, width)), ceil_div(p.w.O, FEWEST_ROWS))
     )
     p.rows = ceil_div(p.w.O, p.row_parts)
     p.row_parts = ceil_div(p.w.O, p.rows)
-    return (
-        <double> width * p.rows * p.down.outs * p.across.outs * p.w.C * p.down.kernel * p.across.kernel
-        < MACS_BETWEEN_SIGNALS
-    )
+    return True
 
 
 cdef inline Py_ssize_t small_scratch(const Small* p) noexcept nogil:

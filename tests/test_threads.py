@@ -56,6 +56,18 @@ WORK = {
 }
 
 
+def test_small_images_run_the_same_way_on_any_number_of_threads(rng):
+    """At the edge of what an item may take, where rows that are divided over threads would fit."""
+    A = rng.standard_normal((32, 1910, 14, 14), np.float32)
+    W = rng.standard_normal((20, 1910, 3, 3), np.float32)
+    results = []
+    for count in (1, 2, 3):
+        fc.set_num_threads(count)
+        results.append(F.conv2d_forward(A, W, padding=1))
+    assert same_bits(results[0], results[1])
+    assert same_bits(results[0], results[2])
+
+
 @pytest.mark.parametrize("name", WORK)
 def test_any_number_of_threads_gives_the_same_bits(name, dtype):
     shape, compute = WORK[name]
