@@ -177,7 +177,7 @@ cdef int correlate_item(const void* problem, Py_ssize_t item, char* scratch) noe
         if goes_direct(&job, width):
             direct_tiles(&job, width)
         else:
-            panel_tiles(&job, width, panel_rows, panel)
+            panel_tiles(&job, panel_rows, panel)
     return 0
 
 
@@ -256,23 +256,20 @@ cdef void direct_tiles(const Job* job, Py_ssize_t width) noexcept nogil:
             at = start + width
 
 
-cdef void panel_tiles(
-    const Job* job, Py_ssize_t width, Py_ssize_t* panel_rows, real* panel,
-) noexcept nogil:
-    """Tiles on panels: `width` pixels gathered for all taps.
+cdef void panel_tiles(const Job* job, Py_ssize_t* panel_rows, real* panel) noexcept nogil:
+    """Tiles on panels: the pixels of a tile gathered for all taps.
 
     Panel by panel, so that one stays in the first-level cache while all rows of W pass by.
     """
     cdef const Block* block = &job.block
     cdef Span spans[WIDEST]
     cdef Py_ssize_t n = 0, row = 0, col = 0, left = block.images * block.rows * block.cols, lane, t
-    cdef int VN = job.VN, count
-    for t in range(job.tap_count):
-        panel_rows[t] = t * width
+    cdef Py_ssize_t width = 0
+    cdef int VN = 0, needed, count
     while n < block.images:
-        if vectors_left(VN, job.o_last - job.o_first, left) < VN:
-            VN = vectors_left(VN, job.o_last - job.o_first, left)
-            width = VN * LANES
+        needed = vectors_left(job.VN, job.o_last - job.o_first, left)
+        if needed != VN:
+            VN, width = needed, needed * LANES
             for t in range(job.tap_count):
                 panel_rows[t] = t * width
         count, lane = 0, 0

@@ -11,7 +11,8 @@ from libc.string cimport memset
 from buffers cimport Batch, batch_of, start_of
 from parallel cimport MACS_BETWEEN_SIGNALS, allocate, carve, on_line, round_to_line, run_items
 from simd cimport (
-    LANES, REGISTERS, add, even, horizontal_sum, load, prefetch, real, splat, store, transpose, vec,
+    LANES, REGISTERS, add, add_transposed, even, horizontal_sum, load, prefetch, real, splat, store,
+    transpose, vec,
 )
 from taps cimport (
     Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
@@ -112,7 +113,7 @@ cdef int weights_phase(Problem* p, int threads) except -1:
 cdef inline int weight_vectors(Py_ssize_t columns) noexcept nogil:
     """How many vectors of output channels a tile of the weight gradient is wide."""
     cdef Py_ssize_t vectors = ceil_div(columns, LANES)
-    if REGISTERS == 32 and vectors > 3 and vectors % 4 in (0, 3):
+    if REGISTERS == 32 and vectors > 3 and vectors % 4 in (0, 3):  # no more padding than with 2
         return 4
     return <int> vectors if vectors == 1 or vectors == 3 else 2
 
@@ -203,17 +204,13 @@ cdef inline void add_sums(
     """dw[o][weights[tap]] += sums[tap][o], transposed in registers where LANES taps are neighbours."""
     cdef vec corner[LANES]
     cdef Py_ssize_t t = 0, o, lane, taps
-    cdef real* to
     while t < tap_count:
         taps, o = min(<Py_ssize_t> LANES, tap_count - t), 0
         if taps == LANES and weights[t + LANES - 1] == weights[t] + LANES - 1:
             while o + LANES <= filters:
                 for lane in range(LANES):
                     corner[lane] = load(sums + (t + lane) * pitch + o)
-                transpose(corner)
-                to = dw + o * per_filter + weights[t]
-                for lane in range(LANES):
-                    store(to + lane * per_filter, add(load(to + lane * per_filter), corner[lane]))
+                add_transposed(corner, dw + o * per_filter + weights[t], per_filter, LANES, LANES)
                 o += LANES
         while o < filters:
             for lane in range(taps):

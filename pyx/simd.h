@@ -154,7 +154,6 @@ static inline ptrdiff_t misaligned(const real *at)
 /* `count` numbers, 0 to LANES, and then zeros; nothing beyond is read or written. (AddressSanitizer does not
  * see into masked instructions.) */
 #if defined(__AVX512F__) && !defined(__SANITIZE_ADDRESS__)
-#define FASTCONV_MASKS
 #define FASTCONV_FIRST(count) ((1u << (count)) - 1)
 #if defined(FASTCONV_FLOAT32)
 static inline vec load_first(const real *source, ptrdiff_t count)
@@ -176,6 +175,10 @@ static inline void store_first(real *target, vec value, ptrdiff_t count)
 }
 #endif
 #undef FASTCONV_FIRST
+static inline void copy_few(real *to, const real *from, ptrdiff_t count)
+{
+    store_first(to, load_first(from, count), count);
+}
 #else
 static inline void copy_few(real *to, const real *from, ptrdiff_t count)
 {
@@ -216,11 +219,7 @@ static inline void copy_run(real *to, const real *from, ptrdiff_t count)
         store(to + count - LANES, load(from + count - LANES));
         return;
     }
-#ifdef FASTCONV_MASKS
-    store_first(to, load_first(from, count), count);
-#else
     copy_few(to, from, count);
-#endif
 }
 
 /* The first `readable` numbers and then zeros, or LANES of them. */
@@ -235,6 +234,14 @@ static inline void store_some(real *target, vec value, ptrdiff_t count)
         store(target, value);
     else if (count > 0)
         store_first(target, value, count);
+}
+
+/* to[lane * pitch + i] += corner[i][lane] for lane < lanes and i < count. It exchanges the corner. */
+static inline void add_transposed(vec *corner, real *to, ptrdiff_t pitch, ptrdiff_t lanes, ptrdiff_t count)
+{
+    transpose(corner);
+    for (ptrdiff_t lane = 0; lane < lanes; lane++, to += pitch)
+        store_some(to, load_some(to, count) + corner[lane], count);
 }
 
 /* ---- choices, lane by lane ---- */

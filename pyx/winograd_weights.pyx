@@ -13,7 +13,7 @@ from libc.string cimport memset
 from buffers cimport Batch, batch_of
 from parallel cimport allocate, carve, on_line, round_to_line, run_items
 from simd cimport (
-    LANES, add, horizontal_sum, load, load_some, real, splat, store_some, subtract, transpose, vec,
+    LANES, add, add_transposed, horizontal_sum, load, load_some, real, splat, subtract, transpose, vec,
 )
 from taps cimport ceil_div
 from tile cimport MAX_ROWS, SPARE_ROWS, rows_for, tile_for
@@ -264,9 +264,8 @@ cdef inline void add_filters(
     """dw[o + lane, first + c, tap] += sums[tap, c, lane], for c < count, transposed in registers."""
     cdef vec corner[LANES]
     cdef Py_ssize_t taps = p.tiling.h.taps * p.tiling.w.taps, per_filter = p.images.C * taps
-    cdef Py_ssize_t t = 0, c = 0, tap = 0, i, lane, length
+    cdef Py_ssize_t t = 0, c = 0, tap = 0, i, length
     cdef real* dw = p.dw + o * per_filter + first * taps
-    cdef real* to
     while t < count * taps:
         length = min(<Py_ssize_t> LANES, count * taps - t)
         for i in range(LANES):
@@ -276,8 +275,5 @@ cdef inline void add_filters(
                 tap += 1
                 if tap == taps:
                     tap, c = 0, c + 1
-        transpose(corner)
-        for lane in range(min(<Py_ssize_t> LANES, p.O - o)):
-            to = dw + lane * per_filter + t
-            store_some(to, add(load_some(to, length), corner[lane]), length)
+        add_transposed(corner, dw + t, per_filter, min(<Py_ssize_t> LANES, p.O - o), length)
         t += length
