@@ -11,6 +11,7 @@ from libc.stdlib cimport free
 from buffers cimport bytes_of, start_of
 from elementary cimport (
     NORMAL_TAIL, at_least, below, differ, exp_negative, normal_below, sigmoid_and_slope, sigmoid_of,
+    tanh_of,
 )
 from parallel cimport allocate, on_line, run_items
 from simd cimport (
@@ -29,7 +30,7 @@ cdef enum:
     BLOCK = 1 << 12  # numbers: 16 or 32 KB, and sums of so many are added to a double
     BLOCKS_AN_ITEM = 4  # with one, 0.3 us of work, fetching items ate a third of what a second thread saves
     MACS_A_NUMBER = 32  # what takes as long as the slowest operation does
-    RELU, RELU_GRADIENT, SIGMOID, SIGMOID_GRADIENT, TANH_GRADIENT, GELU, GELU_GRADIENT, SWISH
+    RELU, RELU_GRADIENT, SIGMOID, SIGMOID_GRADIENT, TANH, TANH_GRADIENT, GELU, GELU_GRADIENT, SWISH
     SWISH_GRADIENT, SQUARED_ERROR, SCALED_DIFFERENCE
     SOFTMAX, SOFTMAX_GRADIENT, CROSS_ENTROPY, CROSS_ENTROPY_GRADIENT
 
@@ -92,6 +93,8 @@ cdef double apply(int op, const Operands* o, Py_ssize_t first, Py_ssize_t last) 
         return each(SIGMOID, o, first, last)
     if op == SIGMOID_GRADIENT:
         return each(SIGMOID_GRADIENT, o, first, last)
+    if op == TANH:
+        return each(TANH, o, first, last)
     if op == TANH_GRADIENT:
         return each(TANH_GRADIENT, o, first, last)
     if op == GELU:
@@ -129,6 +132,11 @@ def sigmoid(x, out, int threads):
 def sigmoid_gradient(dz, a, out, int threads):
     """out = dz * a * (1 - a)."""
     run(SIGMOID_GRADIENT, a, dz, out, 0, 1, threads)
+
+
+def tanh(x, out, int threads):
+    """out = tanh(x)."""
+    run(TANH, x, None, out, 0, 1, threads)
 
 
 def tanh_gradient(dz, a, out, int threads):
@@ -203,6 +211,8 @@ cdef inline void result_of(
         a = sigmoid_of(x)
     elif op == SIGMOID_GRADIENT:
         a = y * (x * (one - x))
+    elif op == TANH:
+        a = tanh_of(x)
     elif op == TANH_GRADIENT:
         a = y * (one - x * x)
     elif op == GELU:

@@ -1,7 +1,7 @@
 /* Exponential and normal distribution, a vector at a time. NaN goes through all of them.
  *
  * The polynomials were fitted at Chebyshev points with 50 digits. exp_negative is good to
- * 1 unit in the last place, sigmoid_of to 3, normal_below to 6 (1 + x^2 / 4): tests/
+ * 1 unit in the last place, sigmoid_of and tanh_of to 3, normal_below to 6 (1 + x^2 / 4): tests/
  * test_activation_accuracy.py holds them to it.
  */
 #ifndef FASTCONV_ELEMENTARY_H
@@ -16,6 +16,7 @@
 #define TWO_TO_64_BITS (127 + 64)
 #define LN2_HIGH 0.693359375f   /* few bits: exact in products */
 #define LN2_LOW -2.12194440e-4f
+#define TANH_LOWEST -64.0f      /* far enough that exp(x) is nothing beside 1 */
 #define NORMAL_TAIL 14.5f       /* P(X < -14.5) is 0 */
 #define MILLS_FROM 4.0f
 #define MILLS_TO 14.5f
@@ -30,6 +31,7 @@ static const real MILLS_TERMS[] = {
 #define TWO_TO_64_BITS (1023 + 64)
 #define LN2_HIGH 6.93147180369123816490e-1
 #define LN2_LOW 1.90821492927058770002e-10
+#define TANH_LOWEST -64.0
 #define NORMAL_TAIL 38.7
 #define MILLS_FROM 5.0
 #define MILLS_TO 39.0
@@ -72,17 +74,23 @@ static inline vec minus_magnitude(vec x)
     return (vec)((lane_ints)x | (lane_ints)splat(-(real)0));
 }
 
-/* exp(x) for x <= 0, and not far below EXP_LOWEST. With n = x / ln 2 rounded, it is
- * 2^n * exp(x - n ln 2). */
-static inline vec exp_in_range(vec x)
+#define TWO_TO_MINUS_64 (real)5.421010862427522e-20
+
+/* exp(x - n ln 2) - 1 with n = x / ln 2 rounded, for x <= 0, and not far below EXP_LOWEST; and
+ * 2^(n + 64), which is normal. */
+static inline vec exp_parts(vec x, vec *power)
 {
     vec rounded = x * (real)1.44269504088896340736 + ROUNDER;
     vec n = rounded - ROUNDER;
     vec r = (x - n * LN2_HIGH) - n * LN2_LOW;
-    vec small = polynomial(EXP_TERMS, EXP_COUNT, r) * (r * r) + r + 1;
-    /* 2^(n + 64), which is normal, and then 2^-64: subnormal results are rounded once. */
-    lane_ints power = ((lane_ints)rounded << MANTISSA_BITS) + ((lane_int)TWO_TO_64_BITS << MANTISSA_BITS);
-    return small * (vec)power * (real)5.421010862427522e-20;
+    *power = (vec)(((lane_ints)rounded << MANTISSA_BITS) + ((lane_int)TWO_TO_64_BITS << MANTISSA_BITS));
+    return polynomial(EXP_TERMS, EXP_COUNT, r) * (r * r) + r;
+}
+/* exp(x) for such x. Subnormal results are rounded once. */
+static inline vec exp_in_range(vec x)
+{
+    vec power, small = exp_parts(x, &power);
+    return (small + 1) * power * TWO_TO_MINUS_64;
 }
 /* exp(x) for x <= 0. */
 static inline vec exp_negative(vec x) { return exp_in_range(at_least(x, EXP_LOWEST)); }
@@ -100,6 +108,16 @@ static inline vec sigmoid_and_slope(vec x, vec *slope)
     vec high_part = 1 / (1 + e), low_part = e * high_part;
     *slope = low_part * high_part;
     return choose(below(x, 0), low_part, high_part);
+}
+
+/* m / (2 - m) with m = 1 - exp(-2 abs(x)), which keeps the digits of a small x; and the sign of x. */
+static inline vec tanh_of(vec x)
+{
+    lane_ints sign = (lane_ints)splat(-(real)0);
+    vec power, small = exp_parts(at_least(2 * minus_magnitude(x), TANH_LOWEST), &power);
+    vec scale = power * TWO_TO_MINUS_64;
+    vec m = (1 - scale) - small * scale;
+    return (vec)((lane_ints)(m / (2 - m)) | ((lane_ints)x & sign));
 }
 
 /* P(X < x) of a standard normal X, and exp(-x^2 / 2).

@@ -11,4 +11,5 @@ cdef extern from "elementary.h" nogil:
     vec exp_negative(vec x)
     vec sigmoid_of(vec x)
     vec sigmoid_and_slope(vec x, vec* slope)
+    vec tanh_of(vec x)
     vec normal_below(vec x, vec* bell)

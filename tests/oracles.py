@@ -186,6 +186,10 @@ def sigmoid(Z, beta=1):
     return 1 / (1 + np.exp(-EXTENDED(beta) * Z.astype(EXTENDED)))
 
 
+def tanh(Z):
+    return np.tanh(Z.astype(EXTENDED))
+
+
 def normal_cdf(Z):
     return np.vectorize(lambda z: 0.5 * math.erfc(-z / math.sqrt(2)), otypes=[np.float64])(Z)
 

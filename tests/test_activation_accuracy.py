@@ -31,6 +31,17 @@ def test_sigmoid(backend, x):
     assert ulps(F.sigmoid(x), oracles.sigmoid(x)).max() < 3
 
 
+def test_tanh(backend, x):
+    assert ulps(F.tanh(x), oracles.tanh(x)).max() < 3
+
+
+def test_tanh_of_numbers_near_zero_are_the_numbers(backend, dtype):
+    tiny = np.finfo(dtype).smallest_subnormal
+    x = np.array([0, -0.0, tiny, -tiny, np.finfo(dtype).tiny, -1e-30, 1e-20], dtype)
+    found = F.tanh(x)
+    assert (found == x).all() and (np.signbit(found) == np.signbit(x)).all()
+
+
 def test_swish(backend, x):
     # Where sigmoid(x) is subnormal its error is x times as large.
     exact = x * oracles.sigmoid(x)
@@ -79,7 +90,7 @@ def test_softmax_and_cross_entropy_of_rows_of_any_length(backend, dtype, rng, co
     oracles.assert_within(F.softmax_backward(dLdA, F.softmax(A)), exact, 4 * slack + np.finfo(dtype).tiny)
 
 
-@pytest.mark.parametrize("function", [F.sigmoid, F.relu, F.gelu, F.swish])
+@pytest.mark.parametrize("function", [F.sigmoid, F.tanh, F.relu, F.gelu, F.swish])
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 4095, 4096, 4097, 12289])
 def test_a_number_has_one_result_wherever_it_is(backend, dtype, rng, function, size):
     x = np.full(size, 0.7, dtype)

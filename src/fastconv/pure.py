@@ -214,6 +214,10 @@ def sigmoid_gradient(dz: Array, a: Array, out: Array, threads: int) -> None:
     out[...] = dz * (a * (1 - a))
 
 
+def tanh(x: Array, out: Array, threads: int) -> None:
+    np.tanh(x, out=out)
+
+
 @_in_silence
 def tanh_gradient(dz: Array, a: Array, out: Array, threads: int) -> None:
     out[...] = dz * (1 - a * a)

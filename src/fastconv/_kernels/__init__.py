@@ -31,8 +31,8 @@ _FAMILIES = {
     "pool_gradient": ("max_pool_gradient", "mean_pool_gradient"),
     "norm": ("batch_norm", "batch_norm_eval", "batch_norm_gradient", "scale_planes"),
     "activation": (
-        "relu", "relu_gradient", "sigmoid", "sigmoid_gradient", "tanh_gradient", "gelu", "gelu_gradient",
-        "swish", "swish_gradient", "softmax", "softmax_gradient",
+        "relu", "relu_gradient", "sigmoid", "sigmoid_gradient", "tanh", "tanh_gradient", "gelu",
+        "gelu_gradient", "swish", "swish_gradient", "softmax", "softmax_gradient",
         "squared_error", "scaled_difference", "cross_entropy", "cross_entropy_gradient",
     ),
 }
@@ -60,6 +60,7 @@ class KernelSet(NamedTuple):
     relu_gradient: Callable[[Array, Array, Array, int], None]
     sigmoid: Callable[[Array, Array, int], None]
     sigmoid_gradient: Callable[[Array, Array, Array, int], None]
+    tanh: Callable[[Array, Array, int], None]
     tanh_gradient: Callable[[Array, Array, Array, int], None]
     gelu: Callable[[Array, Array, int], None]
     gelu_gradient: Callable[[Array, Array, Array, int], None]

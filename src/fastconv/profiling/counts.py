@@ -42,7 +42,7 @@ class Work(NamedTuple):
 _PER_NUMBER: dict[str, tuple[int, int]] = {
     "relu": (1, 1),
     "sigmoid": (4, 3),
-    "tanh": (1, 3),
+    "tanh": (5, 3),
     "gelu": (5, 11),
     "swish": (6, 14),
     "softmax": (5, 4),
