@@ -5,6 +5,8 @@ modules may be loaded at all. (Merely initialising a module compiled for instruc
 processor lacks can kill the process.)
 """
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+
 cdef extern from *:
     """
     #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
@@ -68,3 +70,11 @@ def has_openmp():
 def default_threads():
     """Threads that OpenMP would use: OMP_NUM_THREADS, else the processors this process may run on."""
     return OPENMP_THREADS()
+
+
+def address(array):
+    """Of the first number of a contiguous array. (NumPy's own way takes 3 us.)"""
+    cdef Py_buffer view
+    PyObject_GetBuffer(array, &view, PyBUF_SIMPLE)
+    PyBuffer_Release(&view)
+    return <size_t> view.buf

@@ -102,3 +102,10 @@ def output_of(script: str, **options: Any) -> str:
     done = run_python(script, **options)
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout.strip()
+
+
+def replace_empty(monkeypatch: Any, empty: Any) -> None:
+    """Have all of `functional` make its results and workspaces with `empty(what, shape, dtype)`."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("fastconv.functional.") and hasattr(module, "empty"):
+            monkeypatch.setattr(module, "empty", empty)

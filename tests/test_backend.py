@@ -227,3 +227,14 @@ def test_show_config_prints_every_entry(backend, capsys):
     assert shown["threads"].strip() == str(config["threads"])
     assert shown["instruction sets present"].strip() == ", ".join(PRESENT)
     assert shown["OpenMP"].strip() == ("yes" if config["OpenMP"] else "no")
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (1, 4, 256, 256), (1, 1, 1024, 256), (7, 33, 51, 93)])
+def test_large_results_begin_with_a_cache_line(dtype, shape):
+    held = [backends.empty("the result", shape, np.dtype(dtype)) for _ in range(4)]
+    for result in held:
+        assert (type(result), result.shape, result.dtype) == (np.ndarray, shape, dtype)
+        assert result.flags.c_contiguous
+        assert result.flags.writeable
+        if result.nbytes >= 2**20:
+            assert result.ctypes.data % 64 == 0

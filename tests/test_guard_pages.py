@@ -16,7 +16,7 @@ from fastconv import functional as F
 from fuzz.differential import failures
 from fuzz.problems import numbered
 from layers import CASES, FUNCTIONS, MODELS
-from support import arrays_in, same_bits
+from support import arrays_in, replace_empty, same_bits
 
 
 @pytest.fixture(params=["end", "start"])
@@ -28,7 +28,7 @@ def at(request, monkeypatch):
         _check.fits(what, shape, np.dtype(dtype).itemsize)
         return guarded.empty(shape, dtype, request.param)
 
-    monkeypatch.setattr(_check, "empty", empty)
+    replace_empty(monkeypatch, empty)
     return request.param
 
 

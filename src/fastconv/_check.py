@@ -185,12 +185,6 @@ def _physical_memory() -> int:
         return sys.maxsize
 
 
-def empty(what: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """A fresh result array, not filled."""
-    fits(what, shape, dtype.itemsize)
-    return np.empty(shape, dtype)
-
-
 def copied(a: Array) -> Array:
     """A result that is a copy of an argument's numbers, in the dtype to compute in."""
     dtype = real_dtype(a)

@@ -88,7 +88,7 @@ def cpu() -> Any:
         It is missing or broken.
     """
     module = _import("_cpu")
-    for name in ("levels", "compiler", "has_openmp", "default_threads"):
+    for name in ("levels", "compiler", "has_openmp", "default_threads", "address"):
         _function(module, name)
     return module
 

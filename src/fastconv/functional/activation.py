@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import _check as check
 from .._check import Array
-from ..backend import kernels, threads_for
+from ..backend import empty, kernels, threads_for
 
 # An exponential and what goes with it takes as long as so many multiply-adds.
 _EXPONENTIAL = 16
@@ -112,7 +112,7 @@ def _prepare(name: str, value: Any, ndim: int | None = None) -> tuple[Array, Arr
     """The argument as a kernel takes it, and an array for the result."""
     a = check.array(name, value, ndim)
     dtype = check.real_dtype(a)
-    out = check.empty(name, a.shape, dtype)
+    out = empty(name, a.shape, dtype)
     return check.ready(a, dtype), out
 
 
@@ -126,5 +126,5 @@ def _prepare_backward(
     else:
         dz = check.array("dLdA", dLdA)
         check.same_shape("dLdA", dz, a.shape, name)
-    out = check.empty(name, a.shape, dtype)
+    out = empty(name, a.shape, dtype)
     return check.ready(a, dtype), check.ready(dz, dtype), out

@@ -18,7 +18,7 @@ from typing import Any
 from .. import _check as check
 from .._check import Array, Pair
 from ..algorithm import winograd_runs
-from ..backend import kernels, threads_for
+from ..backend import empty, kernels, threads_for
 
 # Of a padded axis, so that every position in it fits a signed integer of the kernels.
 _LARGEST = sys.maxsize // 4
@@ -127,7 +127,7 @@ def _forward(a: Array, w: Array, b: Any, stride: Pair, padding: Pair, up: Pair) 
         if bias.shape[0] != w.shape[0]:
             raise ValueError(f"b has shape {bias.shape}, but W has {w.shape[0]} output channels: {w.shape}")
         bias = check.ready(bias, dtype)
-    Z = check.empty("the result", shape, dtype)
+    Z = empty("the result", shape, dtype)
     a, w = check.ready(a, dtype, "A"), check.ready(w, dtype, "W")
     if a.ndim == 4:
         _correlate(a, w, bias, Z, stride, padding, up)
@@ -142,9 +142,9 @@ def _backward(
     shape, stride, up = _geometry(a, w, stride, padding, up)
     check.same_shape("dLdZ", dz, shape, "Z")
     dtype = check.real_dtype(dz, a, w)
-    dLdA = check.empty("dLdA", a.shape, dtype)
-    dLdW = check.empty("dLdW", w.shape, dtype)
-    dLdb = check.empty("dLdb", w.shape[:1], dtype)
+    dLdA = empty("dLdA", a.shape, dtype)
+    dLdW = empty("dLdW", w.shape, dtype)
+    dLdb = empty("dLdb", w.shape[:1], dtype)
     dz, x = check.ready(dz, dtype, "dLdZ"), check.ready(a, dtype, "A")
     filters, dx, dw = check.ready(w, dtype, "W"), dLdA, dLdW
     if a.ndim == 3:

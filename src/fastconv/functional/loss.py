@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import _check as check
 from .._check import Array
-from ..backend import kernels, threads_for
+from ..backend import empty, kernels, threads_for
 from .activation import _EXPONENTIAL
 
 
@@ -38,7 +38,7 @@ def mse(A: Any, Y: Any) -> np.float64:
 def mse_backward(A: Any, Y: Any) -> Array:
     """The gradient of `mse` with respect to A: 2 (A - Y) / (N C)."""
     a, y = _prepare(A, Y)
-    gradient = check.empty("the result", a.shape, a.dtype)
+    gradient = empty("the result", a.shape, a.dtype)
     kernels(a.dtype).scaled_difference(a, y, 2 / max(1, a.size), gradient, threads_for(a.size))
     return gradient
 
@@ -55,7 +55,7 @@ def cross_entropy(A: Any, Y: Any) -> np.float64:
 def cross_entropy_backward(A: Any, Y: Any) -> Array:
     """The gradient of `cross_entropy` with respect to A: (softmax(A) - Y) / N for one-hot rows."""
     a, y = _prepare(A, Y)
-    gradient = check.empty("the result", a.shape, a.dtype)
+    gradient = empty("the result", a.shape, a.dtype)
     threads = threads_for(_EXPONENTIAL * a.size)
     kernels(a.dtype).cross_entropy_gradient(a, y, gradient, a.shape[1], threads)
     return gradient

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .. import _check as check
 from .._check import FLOAT64, Array
-from ..backend import kernels, threads_for
+from ..backend import empty, kernels, threads_for
 
 
 class BatchNormWorkspace(NamedTuple):
@@ -45,7 +45,7 @@ def batchnorm2d_forward(Z: Any, BW: Any, Bb: Any, eps: float = 1e-8) -> tuple[Ar
     """
     z, scale, shift, dtype = _prepare(Z, BW, Bb)
     eps = check.number("eps", eps, 0)
-    BZ = check.empty("the result", z.shape, dtype)
+    BZ = empty("the result", z.shape, dtype)
     workspace = BatchNormWorkspace(np.zeros(z.shape[1]), np.zeros(z.shape[1]))
     if z.size:
         kernels(dtype).batch_norm(
@@ -60,7 +60,7 @@ def batchnorm2d_eval(Z: Any, BW: Any, Bb: Any, M: Any, V: Any, eps: float = 1e-8
     eps = check.number("eps", eps, 0)
     mean = check.ready(check.vector("M", M, z.shape[1], "Z"), FLOAT64)
     var = check.ready(check.vector("V", V, z.shape[1], "Z"), FLOAT64)
-    BZ = check.empty("the result", z.shape, dtype)
+    BZ = empty("the result", z.shape, dtype)
     if z.size:
         kernels(dtype).batch_norm_eval(
             check.ready(z, dtype, "Z"), scale, shift, eps, mean, var, BZ, threads_for(z.size)
@@ -92,7 +92,7 @@ def batchnorm2d_backward(
     mean = check.ready(check.vector("workspace.mean", M, z.shape[1], "Z"), FLOAT64)
     var = check.ready(check.vector("workspace.var", V, z.shape[1], "Z"), FLOAT64)
     dtype = check.real_dtype(dz, np.empty(0, dtype))
-    dLdZ = check.empty("dLdZ", z.shape, dtype)
+    dLdZ = empty("dLdZ", z.shape, dtype)
     dscale, dshift = np.zeros(z.shape[1]), np.zeros(z.shape[1])
     if z.size:
         kernels(dtype).batch_norm_gradient(
@@ -132,7 +132,7 @@ def scale_channels(A: Any, factors: Any, dtype: Any = None) -> Array:
     if by.shape not in (a.shape[:2], (*a.shape[:2], 1, 1)):
         raise ValueError(f"factors has shape {by.shape}, but A has {a.shape}: one for each image and channel")
     real = check.real_dtype(a, by) if dtype is None else check.parameter_dtype(dtype)
-    out = check.empty("the result", a.shape, real)
+    out = empty("the result", a.shape, real)
     if a.size:
         kernels(real).scale_planes(check.ready(a, real, "A"), check.ready(by, real), out, threads_for(a.size))
     return out

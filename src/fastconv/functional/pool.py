@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import _check as check
 from .._check import FLOAT32, FLOAT64, Array, Pair
-from ..backend import kernels, threads_for
+from ..backend import empty, kernels, threads_for
 
 # A number of the image takes about as long as so many multiply-adds: 0.3 to 1 ns. Two threads pay
 # from 30000 numbers on.
@@ -72,7 +72,7 @@ def max_pool2d_forward(
         window is larger than the image.
     """
     a, k, s, Z = _prepare(A, kernel, stride)
-    places = check.empty("the places", Z.shape, _dtype_of_places(k))
+    places = empty("the places", Z.shape, _dtype_of_places(k))
     kernels(Z.dtype).max_pool(a, Z, places, k, s, threads_for(_STEPS * a.size))
     return Z, PoolWorkspace(a.shape, Z.dtype, k, s, places)
 
@@ -146,7 +146,7 @@ def _prepare(A: Any, kernel: int | Pair, stride: int | Pair) -> tuple[Array, Pai
     # A longer step than the image is as good, and can overflow in the kernels.
     s = min(s[0], a.shape[2]), min(s[1], a.shape[3])
     dtype = check.real_dtype(a)
-    Z = check.empty("the result", _out_shape(a.shape, k, s), dtype)
+    Z = empty("the result", _out_shape(a.shape, k, s), dtype)
     return check.ready(a, dtype, "A"), k, s, Z
 
 
@@ -155,7 +155,7 @@ def _prepare_backward(dLdZ: Any, workspace: PoolWorkspace) -> tuple[Array, Array
     workspace = _checked(workspace)
     check.same_shape("dLdZ", dz, workspace.out_shape, "Z")
     dtype = check.real_dtype(dz)
-    dx = check.empty("dLdA", workspace.shape, dtype)
+    dx = empty("dLdA", workspace.shape, dtype)
     return check.ready(dz, dtype, "dLdZ"), dx, workspace
 
 
