@@ -50,6 +50,11 @@ static inline vec load(const real *source) { return *(const vec_in_memory *)sour
 static inline void store(real *target, vec value) { *(vec_in_memory *)target = value; }
 /* Into the second-level cache, ahead of its use. */
 static inline void prefetch(const real *source) { __builtin_prefetch(source, 0, 2); }
+static inline void prefetch_run(const real *source, ptrdiff_t count)
+{
+    for (ptrdiff_t i = 0; i < count; i += 64 / (ptrdiff_t)sizeof(real))
+        prefetch(source + i);
+}
 /* x - 0 rather than x + 0: it keeps the sign of -0. */
 static inline vec splat(real x) { return x - (vec){0}; }
 static inline vec add(vec a, vec b) { return a + b; }

@@ -15,6 +15,7 @@ cdef extern from "simd.h" nogil:
     vec load(const real* source)
     void store(real* target, vec value)
     void prefetch(const real* source)
+    void prefetch_run(const real* source, Py_ssize_t count)
     vec splat(real x)
     vec add(vec a, vec b)
     vec subtract(vec a, vec b)

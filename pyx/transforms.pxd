@@ -26,7 +26,8 @@ taps: with a stride direct convolution was as fast or faster.)
 
 from buffers cimport Batch, batch_of
 from simd cimport (
-    LANES, add, copy_run, even, high, load, low, multiply_add, odd, real, splat, store, subtract, vec,
+    LANES, add, copy_run, even, high, load, low, multiply_add, odd, prefetch_run, real, splat, store,
+    subtract, vec,
 )
 from taps cimport ceil_div
 
@@ -40,6 +41,9 @@ cdef enum:
     PANEL = 2 * LANES  # tiles that go through the transforms together: two vectors
     LINE = MOST_SIDE * PANEL + LANES
     PARTS = 3  # of the inputs of a tile, that is reach / side at the most
+    # How far ahead of their use rows of images are fetched. (AVX2, images of 2 to 6 MB, float32, float64: 1.00
+    # to 1.04, 1.03 to 1.10 times as fast; rows of 1000 1.16, 1.11. Results likewise: 1.00 to 1.05; 1.17, 1.09.)
+    CHANNELS_AHEAD = 2
     PAD = 16  # numbers between the planes of elements: at a power of two they would share cache sets
 
 
@@ -416,6 +420,8 @@ cdef inline void read_tiles(
                         line[j] = 0
                     continue
                 row = p.x + ((runs[r].image * p.C + c) * p.H + at) * p.W + first
+                if part == 0:
+                    prefetch_run(row + CHANNELS_AHEAD * p.H * p.W, count * split)
                 for j in range(begin):
                     line[j] = 0
                 copy_every(row + begin * split, split, end - begin, p.end, line + begin)

@@ -9,14 +9,14 @@ from libc.stdlib cimport free
 from buffers cimport Batch, Filters, batch_of, bias_of, filters_of
 from parallel cimport allocate, carve, on_line, round_to_line, run_items
 from simd cimport (
-    LANES, add, copy_run, high, horizontal_sum, load, low, prefetch, real, splat, store, subtract,
-    transpose, vec,
+    LANES, add, copy_run, high, horizontal_sum, load, low, prefetch, prefetch_run, real, splat, store,
+    subtract, transpose, vec,
 )
 from taps cimport ceil_div
 from tile cimport MAX_ROWS, SPARE_ROWS, rows_for, tile_for
 from transforms cimport (
-    LINE, MOST_ELEMENTS, MOST_SIDE, MOST_TAPS, PAD, PANEL, REACH, Images, Run, Side, Tiling, collect,
-    images_of, read_tiles, runs_of, tiling_of, transform_output, transform_weights,
+    CHANNELS_AHEAD, LINE, MOST_ELEMENTS, MOST_SIDE, MOST_TAPS, PAD, PANEL, REACH, Images, Run, Side,
+    Tiling, collect, images_of, read_tiles, runs_of, tiling_of, transform_output, transform_weights,
 )
 
 cdef enum:
@@ -397,6 +397,24 @@ cdef int few_item(const void* problem, Py_ssize_t item, char* scratch) noexcept 
 
 # ---- results -------------------------------------------------------------------------------------
 
+cdef struct Place:
+    # Of a run of tiles in one channel of the result.
+    real* start
+    Py_ssize_t rows, cols
+
+
+cdef inline Place place_of(const Problem* p, const Run* run, Py_ssize_t o, Py_ssize_t phase) noexcept nogil:
+    cdef const Side* h = &p.tiling.h
+    cdef const Side* w = &p.tiling.w
+    cdef Py_ssize_t row = run.row * h.outs, col = run.col * w.outs
+    cdef Py_ssize_t down = phase // w.up, across = phase % w.up
+    cdef Place place
+    place.start = p.out + ((run.image * p.w.O + o) * p.P + row * h.up + down) * p.Q + col * w.up + across
+    place.rows = min(h.outs, ceil_div(p.P - down, h.up) - row)
+    place.cols = min(run.tiles * w.outs * w.up, p.Q - across - col * w.up)
+    return place
+
+
 cdef inline int write_tiles(
     const Problem* p, Py_ssize_t o, Py_ssize_t phase, Py_ssize_t phases, int VN, int run_count,
     const Run* runs, const real* outputs,
@@ -417,8 +435,14 @@ cdef inline int write_tiles(
     cdef real* row
     cdef const real* line
     cdef Py_ssize_t tall = h.outs, wide = w.outs, reach = w.reach, step = p.output_plane // LANES
-    cdef Py_ssize_t down = phase // w.up, across = phase % w.up, i, j, k, v, rows, cols
+    cdef Py_ssize_t i, j, k, v
+    cdef Place place
     cdef int run
+    if o + CHANNELS_AHEAD < p.w.O:
+        for run in range(run_count):
+            place = place_of(p, &runs[run], o + CHANNELS_AHEAD, phase)
+            for i in range(place.rows):
+                prefetch_run(place.start + i * h.up * p.Q, place.cols)
     for k in range(phases):
         for v in range(VN):
             for j in range(reach):
@@ -434,23 +458,18 @@ cdef inline int write_tiles(
                 collect(y, wide, lines + ((2 * i + k) * PANEL + v * LANES) * wide)
         m += PANEL // LANES
     for run in range(run_count):
-        rows = min(tall, ceil_div(p.P - down, h.up) - runs[run].row * tall)
-        row = (
-            p.out + ((runs[run].image * p.w.O + o) * p.P + runs[run].row * tall * h.up + down) * p.Q
-            + runs[run].col * wide * w.up + across
-        )
-        cols = min(runs[run].tiles * wide * w.up, p.Q - across - runs[run].col * wide * w.up)
-        for i in range(rows):
+        place = place_of(p, &runs[run], o, phase)
+        for i in range(place.rows):
+            row = place.start + i * h.up * p.Q
             line = lines + (2 * i * PANEL + runs[run].lane) * wide
             if w.up == 1:
-                copy_run(row, line, cols)
+                copy_run(row, line, place.cols)
             elif phases == 2:
                 weave(line, line + PANEL * wide, runs[run].tiles * wide, both)
-                copy_run(row, both, cols)
+                copy_run(row, both, place.cols)
             else:
-                for j in range(ceil_div(cols, w.up)):
+                for j in range(ceil_div(place.cols, w.up)):
                     row[j * w.up] = line[j]
-            row += h.up * p.Q
     return horizontal_sum(zeros) != 0
 
 
