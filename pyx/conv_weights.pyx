@@ -11,7 +11,7 @@ from libc.string cimport memset
 from buffers cimport Batch, batch_of, start_of
 from parallel cimport MACS_BETWEEN_SIGNALS, allocate, carve, on_line, round_to_line, run_items
 from simd cimport (
-    LANES, REGISTERS, add, add_transposed, even, horizontal_sum, load, prefetch, real, splat, store,
+    LANES, REGISTERS, add, even, horizontal_sum, load, prefetch, real, splat, store, store_transposed,
     transpose, vec,
 )
 from taps cimport (
@@ -210,7 +210,7 @@ cdef inline void add_sums(
             while o + LANES <= filters:
                 for lane in range(LANES):
                     corner[lane] = load(sums + (t + lane) * pitch + o)
-                add_transposed(corner, dw + o * per_filter + weights[t], per_filter, LANES, LANES)
+                store_transposed(corner, dw + o * per_filter + weights[t], per_filter, LANES, LANES, True)
                 o += LANES
         while o < filters:
             for lane in range(taps):

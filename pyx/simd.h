@@ -241,12 +241,14 @@ static inline void store_some(real *target, vec value, ptrdiff_t count)
         store_first(target, value, count);
 }
 
-/* to[lane * pitch + i] += corner[i][lane] for lane < lanes and i < count. It exchanges the corner. */
-static inline void add_transposed(vec *corner, real *to, ptrdiff_t pitch, ptrdiff_t lanes, ptrdiff_t count)
+/* to[lane * pitch + i] = corner[i][lane], or += it, for lane < lanes and i < count. It exchanges the
+ * corner. */
+static inline void store_transposed(
+    vec *corner, real *to, ptrdiff_t pitch, ptrdiff_t lanes, ptrdiff_t count, int accumulate)
 {
     transpose(corner);
     for (ptrdiff_t lane = 0; lane < lanes; lane++, to += pitch)
-        store_some(to, load_some(to, count) + corner[lane], count);
+        store_some(to, accumulate ? load_some(to, count) + corner[lane] : corner[lane], count);
 }
 
 /* ---- choices, lane by lane ---- */

@@ -49,4 +49,5 @@ cdef extern from "simd.h" nogil:
     vec as_numbers(lane_ints a)
     lane_ints beats(vec a, vec b, lane_ints place, lane_ints other)
     void transpose(vec* corner)
-    void add_transposed(vec* corner, real* to, Py_ssize_t pitch, Py_ssize_t lanes, Py_ssize_t count)
+    void store_transposed(
+        vec* corner, real* to, Py_ssize_t pitch, Py_ssize_t lanes, Py_ssize_t count, bint accumulate)

@@ -13,7 +13,8 @@ from libc.string cimport memset
 from buffers cimport Batch, batch_of
 from parallel cimport allocate, carve, on_line, round_to_line, run_items
 from simd cimport (
-    LANES, add, add_transposed, horizontal_sum, load, load_some, real, splat, subtract, transpose, vec,
+    LANES, add, horizontal_sum, load, load_some, prefetch, real, splat, store_transposed, subtract, transpose,
+    vec,
 )
 from taps cimport ceil_div
 from tile cimport MAX_ROWS, SPARE_ROWS, rows_for, tile_for
@@ -59,8 +60,8 @@ def winograd_weights(x, dz, dw, tuple pad, int threads):
     p.images = images_of(x)
     p.dw, p.dz = filters.start, gradients.start
     p.O, p.P, p.Q = gradients.C, gradients.H, gradients.W
-    memset(p.dw, 0, filters.N * filters.C * filters.H * filters.W * sizeof(real))
     if p.images.N == 0:
+        memset(p.dw, 0, filters.N * filters.C * filters.H * filters.W * sizeof(real))
         return True
     p.tiling = tiling_of(p.images.N, p.P, p.Q, filters.H, filters.W, (1, 1), pad, (1, 1))
     return sum_slabs(&p, threads)
@@ -182,6 +183,7 @@ cdef inline void copy_rows(
             corner[lane] = splat(0)
             if lane < channels:
                 corner[lane] = load_some(dz + lane * plane + q, end - (dz + lane * plane + q))
+                prefetch(dz + lane * plane + q + PANEL * high * wide)
         transpose(corner)
         for i in range(min(<Py_ssize_t> LANES, count - q)):
             to[2 * j] = corner[i]
@@ -261,7 +263,7 @@ cdef inline int transform_back(const Problem* p, real* sums) noexcept nogil:
 cdef inline void add_filters(
     const Problem* p, Py_ssize_t first, Py_ssize_t count, Py_ssize_t o, const real* sums,
 ) noexcept nogil:
-    """dw[o + lane, first + c, tap] += sums[tap, c, lane], for c < count, transposed in registers."""
+    """dw[o + lane, first + c, tap] += sums[tap, c, lane], for c < count; the first slab sets it."""
     cdef vec corner[LANES]
     cdef Py_ssize_t taps = p.tiling.h.taps * p.tiling.w.taps, per_filter = p.images.C * taps
     cdef Py_ssize_t t = 0, c = 0, tap = 0, i, length
@@ -275,5 +277,5 @@ cdef inline void add_filters(
                 tap += 1
                 if tap == taps:
                     tap, c = 0, c + 1
-        add_transposed(corner, dw + t, per_filter, min(<Py_ssize_t> LANES, p.O - o), length)
+        store_transposed(corner, dw + t, per_filter, min(<Py_ssize_t> LANES, p.O - o), length, p.first > 0)
         t += length
