@@ -9,8 +9,8 @@ from libc.string cimport memset
 
 from buffers cimport Batch, batch_of, start_of
 from simd cimport (
-    LANES, add, copy_run, divide, first_lanes, high, lane_ints, load, load_some, low, real, splat, store,
-    store_some, transpose, vec, where,
+    LANES, add, copy_run, divide, first_lanes, high, lane_int, lane_ints, load, load_bytes, load_some, low,
+    real, same_lanes, splat, splat_lane, store, store_some, transpose, vec, where,
 )
 from window cimport (
     GROUP, STRIP, WIDEST, Window, round_to_vectors, run, set_window, store_planes,
@@ -119,14 +119,18 @@ cdef void scatter_rows(
     end = bottom
     while end > begin and (end - 1) * g.sh + g.kh > last:
         end -= 1
-    for i in range(first * g.W, last * g.W):
-        dx[i] = 0
     if g.wide:
         begin = end = bottom
-    elif g.sh >= g.kh and g.sw >= g.kw:
-        scatter(True, g, begin, end, dz, <const uint8_t*> places, dx)
+    if not g.wide and g.sh == g.kh and g.sw == g.kw == 2 and g.Q >= LANES:
+        weave(g, begin, end, dz, <const uint8_t*> places, dx)
+        clear(dx, first * g.W, begin * g.sh * g.W)
+        clear(dx, end * g.sh * g.W, last * g.W)
     else:
-        scatter(False, g, begin, end, dz, <const uint8_t*> places, dx)
+        clear(dx, first * g.W, last * g.W)
+        if g.sh >= g.kh and g.sw >= g.kw:
+            scatter(True, g, begin, end, dz, <const uint8_t*> places, dx)
+        else:
+            scatter(False, g, begin, end, dz, <const uint8_t*> places, dx)
     for p in range(top, bottom):
         if begin <= p < end:
             continue
@@ -136,6 +140,42 @@ cdef void scatter_rows(
             u = tap // g.kw
             if tap >= 0 and first <= p * g.sh + u < last:
                 dx[(p * g.sh + u) * g.W + q * g.sw + tap - u * g.kw] += dz[at]
+
+
+cdef inline void clear(real* x, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(first, last):
+        x[i] = 0
+
+
+cdef inline void weave(
+    const Window* g, Py_ssize_t begin, Py_ssize_t end, const real* dz, const uint8_t* places, real* dx,
+) noexcept nogil:
+    """Rows begin to end of dz, LANES or more long, where windows lie side by side and are 2 wide.
+
+    Each number is chosen for its column or the other, and whole vectors of dx are written, whose rows need
+    not be cleared.
+    """
+    cdef lane_ints taps
+    cdef vec z, left, right
+    cdef real* row
+    cdef Py_ssize_t p, q, u
+    for p in range(begin, end):
+        for u in range(g.kh if g.W > 2 * g.Q else 0):
+            clear(dx + (p * g.kh + u) * g.W, 2 * g.Q, g.W)
+        q = 0
+        while q < g.Q:
+            q = min(q, g.Q - LANES)  # the last vector ends with the row
+            z = load(dz + p * g.Q + q)
+            taps = load_bytes(places + p * g.Q + q)
+            row = dx + p * g.kh * g.W + 2 * q
+            for u in range(g.kh):
+                left = where(same_lanes(taps, splat_lane(<lane_int> (2 * u))), z)
+                right = where(same_lanes(taps, splat_lane(<lane_int> (2 * u + 1))), z)
+                store(row, low(left, right))
+                store(row + LANES, high(left, right))
+                row += g.W
+            q += LANES
 
 
 cdef inline void scatter(

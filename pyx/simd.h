@@ -9,7 +9,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -257,6 +257,7 @@ static inline lane_ints load_lanes(const lane_int *source) { return *(const lane
 static inline void store_lanes(lane_int *target, lane_ints value) { *(lane_ints_in_memory *)target = value; }
 static inline lane_ints splat_lane(lane_int x) { return x - (lane_ints){0}; }
 static inline lane_ints add_lanes(lane_ints a, lane_ints b) { return a + b; }
+static inline lane_ints same_lanes(lane_ints a, lane_ints b) { return a == b; }
 static inline lane_ints above(vec a, vec b) { return a > b; }
 /* The same, and true for a NaN that meets a number. */
 static inline lane_ints above_or_nan(vec a, vec b) { return ~(a <= b) & (b == b); }
@@ -309,6 +310,27 @@ static inline void store_bytes(uint8_t *target, lane_ints value)
 {
     lane_bytes bytes = __builtin_convertvector(value, lane_bytes);
     __builtin_memcpy(target, &bytes, LANES);
+}
+/* (GCC 12 would convert them one by one.) */
+static inline lane_ints load_bytes(const uint8_t *source)
+{
+    lane_bytes bytes;
+    __builtin_memcpy(&bytes, source, LANES);
+#if defined(__AVX2__)
+    __m128i low = {0};
+    __builtin_memcpy(&low, &bytes, LANES);
+#endif
+#if defined(__AVX512F__) && defined(FASTCONV_FLOAT32)
+    return (lane_ints)_mm512_cvtepu8_epi32(low);
+#elif defined(__AVX512F__)
+    return (lane_ints)_mm512_cvtepu8_epi64(low);
+#elif defined(__AVX2__) && defined(FASTCONV_FLOAT32)
+    return (lane_ints)_mm256_cvtepu8_epi32(low);
+#elif defined(__AVX2__)
+    return (lane_ints)_mm256_cvtepu8_epi64(low);
+#else
+    return __builtin_convertvector(bytes, lane_ints);
+#endif
 }
 
 #endif
