@@ -108,7 +108,7 @@ cdef void scatter_rows(
     const Window* g, Py_ssize_t planes, Py_ssize_t first, Py_ssize_t last, Py_ssize_t j,
     const real* dz, real* dx, void* places, real* scratch,
 ) noexcept nogil:
-    cdef Py_ssize_t i, p, q, tap, u, at
+    cdef Py_ssize_t p, q, tap, u, at
     cdef Py_ssize_t top = 0, bottom = g.P  # windows that these rows are part of
     cdef Py_ssize_t begin, end  # windows that lie in them
     if first > 0:
