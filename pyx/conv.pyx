@@ -13,7 +13,7 @@ from parallel cimport MACS_BETWEEN_SIGNALS, allocate, carve, on_line, round_to_l
 from simd cimport LANES, copy_run, load, prefetch, real, store, store_even, store_some
 from small cimport Side, Small, are_finite, cut_small, small_item, small_scratch
 from taps cimport (
-    Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
+    Axis, Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
     phase_of, phases, prepare, prepared_size, tabulate_taps,
 )
 from tile cimport MAX_ROWS, even_rows, rows_for, tile_for, vectors_for, vectors_left
@@ -63,7 +63,11 @@ cdef struct Problem:
     Filters w
     const real* bias
     Py_ssize_t out_per_image, out_per_channel, out_per_row
-    Py_ssize_t rows, row_parts  # output channels to an item, and how many such parts there are
+    # How many phases from that of the grid on are done with it, as so many more output channels; and from the
+    # taps of one to those of the next, backwards, in numbers of a filter.
+    Py_ssize_t down, across, tap_down, tap_across
+    Py_ssize_t O  # such channels
+    Py_ssize_t rows, row_parts  # of them to an item, and how many such parts there are
 
 
 cdef struct Packing:
@@ -144,12 +148,18 @@ def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
                 run_items(pack_item, &packing, ceil_div(p.w.O, PACKED_AT_ONCE), 0, 0, threads)
                 p.w.start, p.w.per_filter = packing.to, packing.pitch
                 p.w.per_channel, p.w.per_row, p.w.per_col = p.w.KH * p.w.KW, p.w.KW, 1
-            # Beyond as many phases as there are outputs, none has any.
-            for phase_h in range(min(P, phases(sh, uh))):
+            p.tap_down, p.tap_across = sh * p.w.per_row, sw * p.w.per_col
+            phase_h = 0
+            while phase_h < min(P, phases(sh, uh)):  # beyond as many as there are outputs, none has any
                 p.grid.h = phase_of(H, P, p.w.KH, sh, ph, uh, phase_h, True)
-                for phase_w in range(min(Q, phases(sw, uw))):
+                p.down = phases_alike(H, P, p.w.KH, sh, ph, uh, phase_h)
+                phase_w = 0
+                while phase_w < min(Q, phases(sw, uw)):
                     p.grid.w = phase_of(W, Q, p.w.KW, sw, pw, uw, phase_w, True)
+                    p.across = phases_alike(W, Q, p.w.KW, sw, pw, uw, phase_w)
                     correlate_phase(&p, threads)
+                    phase_w += p.across
+                phase_h += p.down
     finally:
         free(memory)
 
@@ -187,17 +197,69 @@ cdef int pack_item(const void* problem, Py_ssize_t item, char* scratch) noexcept
     return 0
 
 
+cdef inline Py_ssize_t phases_alike(
+    Py_ssize_t size, Py_ssize_t outs, Py_ssize_t kernel,
+    Py_ssize_t stride, Py_ssize_t pad, Py_ssize_t up, Py_ssize_t phase,
+) noexcept nogil:
+    """How many phases, from this one on, have as many outputs and read the same inputs by as many taps.
+
+    All of them, in the gradient of a convolution of patches, whose kernel is as wide as its stride.
+    """
+    cdef Axis first = phase_of(size, outs, kernel, stride, pad, up, phase, True), axis
+    cdef Py_ssize_t count = 1
+    while phase + count < min(outs, first.out_step):
+        axis = phase_of(size, outs, kernel, stride, pad, up, phase + count, True)
+        if axis.origin != first.origin or axis.taps != first.taps or axis.outs != first.outs:
+            break
+        count += 1
+    return count
+
+
+cdef struct Row:
+    # A channel of a phase: output channel o of the phase so far down and across from the grid's, its filter,
+    # and where its first output lies.
+    Py_ssize_t o, down, across
+    const real* filter
+    real* out
+
+
+cdef inline Row row_at(const Problem* p, Py_ssize_t index) noexcept nogil:
+    cdef Row row
+    row.o = index // (p.down * p.across)
+    row.down, row.across = index // p.across % p.down, index % p.across
+    locate(p, &row)
+    return row
+
+
+cdef inline void locate(const Problem* p, Row* row) noexcept nogil:
+    row.filter = (
+        p.w.start + row.o * p.w.per_filter - row.down * p.tap_down - row.across * p.tap_across
+    )
+    row.out = p.out + row.o * p.out_per_channel + row.down * p.out_per_row + row.across
+
+
+cdef inline void go_on(const Problem* p, Row* row) noexcept nogil:
+    """To the next row, without a division."""
+    row.across += 1
+    if row.across == p.across:
+        row.across, row.down = 0, row.down + 1
+    if row.down == p.down:
+        row.down, row.o = 0, row.o + 1
+    locate(p, row)
+
+
 cdef int correlate_phase(Problem* p, int threads) except -1:
     cdef double macs
-    cut(&p.grid, p.w.O, LEAST_PIXELS, threads)
-    p.rows = p.w.O
+    p.O = p.w.O * p.down * p.across
+    cut(&p.grid, p.O, LEAST_PIXELS, threads)
+    p.rows = p.O
     if 0 < p.grid.blocks < threads:
-        p.row_parts = min(ceil_div(threads, p.grid.blocks), ceil_div(p.w.O, FEWEST_ROWS))
-        p.rows = ceil_div(ceil_div(p.w.O, p.row_parts), 6) * 6
+        p.row_parts = min(ceil_div(threads, p.grid.blocks), ceil_div(p.O, FEWEST_ROWS))
+        p.rows = ceil_div(ceil_div(p.O, p.row_parts), 6) * 6
     macs = <double> block_pixels(&p.grid) * p.grid.chunks * chunk_taps(&p.grid)  # of a block and row
     p.rows = <Py_ssize_t> min(<double> p.rows, max(6.0, MACS_BETWEEN_SIGNALS / max(macs, 1.0)))
-    p.row_parts = ceil_div(p.w.O, p.rows)
-    run_items(correlate_item, p, p.grid.blocks * p.row_parts, macs * p.w.O * p.grid.blocks,
+    p.row_parts = ceil_div(p.O, p.rows)
+    run_items(correlate_item, p, p.grid.blocks * p.row_parts, macs * p.O * p.grid.blocks,
               correlate_scratch(p), threads)
     return 0
 
@@ -206,7 +268,7 @@ cdef Py_ssize_t correlate_scratch(const Problem* p) noexcept nogil:
     """Bytes that `correlate_item` carves from its scratch."""
     cdef Py_ssize_t taps = chunk_taps(&p.grid)
     # Of the widest tile: the last part may have fewer rows, and so wider tiles, than the others.
-    cdef Py_ssize_t last = p.w.O - (p.row_parts - 1) * p.rows
+    cdef Py_ssize_t last = p.O - (p.row_parts - 1) * p.rows
     cdef Py_ssize_t width = max(vectors_for(even_rows(p.rows, 6)), vectors_for(even_rows(last, 6))) * LANES
     return (
         round_to_line(prepared_size(&p.grid) * sizeof(real))
@@ -229,7 +291,7 @@ cdef int correlate_item(const void* problem, Py_ssize_t item, char* scratch) noe
     cdef Py_ssize_t index, width
     job.p = p
     job.o_first = item % p.row_parts * p.rows
-    job.o_last = min(p.w.O, job.o_first + p.rows)
+    job.o_last = min(p.O, job.o_first + p.rows)
     job.VN = vectors_for(even_rows(job.o_last - job.o_first, 6))
     job.taps, job.weights = taps, weights
     width = job.VN * LANES
@@ -280,13 +342,15 @@ cdef void fill_block(const Job* job) noexcept nogil:
     cdef const Problem* p = job.p
     cdef const Block* block = &job.block
     cdef Py_ssize_t n, o, row, col
+    cdef Row channel
     cdef real* out
     for n in range(block.images):
         for o in range(job.o_first, job.o_last):
+            channel = row_at(p, o)
             for row in range(block.rows):
-                out = p.out + o * p.out_per_channel + target_of(job, n, row, 0)
+                out = channel.out + target_of(job, n, row, 0)
                 for col in range(block.cols):
-                    out[col * p.grid.w.out_step] = p.bias[o] if p.bias != NULL else 0
+                    out[col * p.grid.w.out_step] = p.bias[channel.o] if p.bias != NULL else 0
 
 
 cdef inline Py_ssize_t target_of(const Job* job, Py_ssize_t n, Py_ssize_t row, Py_ssize_t col) noexcept nogil:
@@ -415,45 +479,66 @@ cdef void multiply(
 ) noexcept nogil:
     """All output channels of VN vectors of pixels, of which the spans belong to outputs."""
     cdef const Problem* p = job.p
-    cdef real aside[MAX_ROWS * WIDEST]
     cdef const real* rows[MAX_ROWS]
-    cdef const real* bias
+    cdef const real* bias = NULL
     cdef real* out
-    cdef Py_ssize_t o = job.o_first, width = VN * LANES
+    cdef Py_ssize_t o = job.o_first
     cdef Py_ssize_t side_by_side = 0  # lanes, from the first on, whose outputs lie so, too
-    cdef bint whole
     cdef int R, r, i
     for i in range(count):
         if spans[i].lane == side_by_side and spans[i].target == spans[0].target + side_by_side:
             side_by_side += spans[i].length
-    whole = p.grid.w.out_step == 1 and side_by_side == width
+    if p.grid.w.out_step > 1 or p.down * p.across > 1 or side_by_side < VN * LANES:
+        multiply_aside(job, VN, columns, column_offsets, spans, count)
+        return
     while o < job.o_last:
         R = rows_for(job.o_last - o, VN)
         for r in range(R):
             rows[r] = p.w.start + (o + r) * p.w.per_filter
-        out = p.out + o * p.out_per_channel
+        out = p.out + o * p.out_per_channel + spans[0].target
         if job.tap_count >= LONG_TILE:
             for r in range(<int> min(<Py_ssize_t> R, job.o_last - o - R)):
-                prefetch(out + (R + r) * p.out_per_channel + spans[0].target)
-        bias = p.bias + o if p.bias != NULL and not job.accumulate else NULL
-        if whole:
-            tile_for(R, VN)(
-                job.tap_count, rows, job.weights, columns, column_offsets,
-                out + spans[0].target, p.out_per_channel, bias, job.accumulate,
-            )
-            o += R
-            continue
+                prefetch(out + (R + r) * p.out_per_channel)
+        if p.bias != NULL and not job.accumulate:
+            bias = p.bias + o
+        tile_for(R, VN)(
+            job.tap_count, rows, job.weights, columns, column_offsets,
+            out, p.out_per_channel, bias, job.accumulate,
+        )
+        o += R
+
+
+cdef void multiply_aside(
+    const Job* job, int VN, const real* columns, const Py_ssize_t* column_offsets,
+    const Span* spans, int count,
+) noexcept nogil:
+    """Outputs that do not lie side by side are made aside, and then put where they belong."""
+    cdef const Problem* p = job.p
+    cdef real aside[MAX_ROWS * WIDEST]
+    cdef real biases[MAX_ROWS]
+    cdef const real* rows[MAX_ROWS]
+    cdef real* outs[MAX_ROWS]
+    cdef bint with_bias = p.bias != NULL and not job.accumulate
+    cdef Row row = row_at(p, job.o_first)
+    cdef Py_ssize_t o = job.o_first, width = VN * LANES, step = p.grid.w.out_step
+    cdef int R, r, i
+    while o < job.o_last:
+        R = rows_for(job.o_last - o, VN)
+        for r in range(R):
+            rows[r], outs[r] = row.filter, row.out
+            if with_bias:
+                biases[r] = p.bias[row.o]
+            go_on(p, &row)
         for r in range(R if job.accumulate else 0):
             for i in range(count):
-                fetch(aside + r * width + spans[i].lane, out + r * p.out_per_channel + spans[i].target,
-                      spans[i].length, p.grid.w.out_step)
+                fetch(aside + r * width + spans[i].lane, outs[r] + spans[i].target, spans[i].length, step)
         tile_for(R, VN)(
-            job.tap_count, rows, job.weights, columns, column_offsets, aside, width, bias, job.accumulate
+            job.tap_count, rows, job.weights, columns, column_offsets, aside, width,
+            biases if with_bias else NULL, job.accumulate,
         )
         for r in range(R):
             for i in range(count):
-                put(out + r * p.out_per_channel + spans[i].target, aside + r * width + spans[i].lane,
-                    spans[i].length, p.grid.w.out_step)
+                put(outs[r] + spans[i].target, aside + r * width + spans[i].lane, spans[i].length, step)
         o += R
 
 

@@ -122,6 +122,12 @@ EDGES = {
     "upsampling and stride with a common factor": (2, 3, 4, (6, 7), (5, 4), (4, 6), (1, 2), (6, 4)),
     "upsampling and stride without": (2, 3, 4, (9, 8), (5, 6), (3, 2), (1, 2), (2, 5)),
     "upsampling, many filters": (2, 5, 50, (7, 8), (4, 4), (1, 1), (0, 0), (2, 2)),
+    "patches": (2, 3, 7, (17, 22), (4, 5), (4, 5), (0, 0), (1, 1)),
+    "patches that overlap": (2, 3, 7, (19, 26), (8, 6), (4, 3), (2, 1), (1, 1)),
+    "patches, rows of several blocks, many filters": (1, 13, 150, (4, 900), (2, 8), (2, 4), (0, 0), (1, 1)),
+    "upsampling as wide as the kernel": (2, 5, 9, (7, 9), (3, 4), (1, 1), (0, 0), (3, 4)),
+    "filters packed": (2, 50, 41, (20, 27), (5, 5), (1, 1), (2, 2), (1, 1)),
+    "filters packed in groups": (1, 810, 690, (20, 27), (1, 1), (1, 1), (0, 0), (1, 1)),
     "upsampling, rows of several blocks": (1, 2, 3, (1, 300), (1, 5), (1, 1), (0, 0), (1, 3)),
 }
 
