@@ -9,6 +9,7 @@ problem alone, so results are the same bits on any number of threads.
 from libc.stdlib cimport free
 
 from buffers cimport Batch, Filters, batch_of, bias_of, filters_of
+from packing cimport Packing, pack, packing_of
 from parallel cimport MACS_BETWEEN_SIGNALS, allocate, carve, on_line, round_to_line, run_items
 from simd cimport LANES, copy_run, load, prefetch, real, store, store_even, store_some
 from small cimport Side, Small, are_finite, cut_small, small_item, small_scratch
@@ -42,14 +43,6 @@ cdef enum:
     SMALL_ROW = 16
     SMALL_PIXELS = 196
     SMALL_BATCH = LANES
-    # Bytes of filters from which on they are packed, and at a time; outputs that must use each; filters
-    # that an item packs; and numbers between two, which at a power of two would share cache sets. (AVX2,
-    # gradients with respect to inputs, 100 KB to 3 MB, both dtypes: 1.01 to 1.33 times as fast.)
-    PACKED_FROM = 1 << 15
-    PACKED_BYTES = 1 << 21
-    PACKED_PIXELS = 512
-    PACKED_AT_ONCE = 8
-    PAD = 16
 
 
 cdef struct Span:
@@ -68,13 +61,6 @@ cdef struct Problem:
     Py_ssize_t down, across, tap_down, tap_across
     Py_ssize_t O  # such channels
     Py_ssize_t rows, row_parts  # of them to an item, and how many such parts there are
-
-
-cdef struct Packing:
-    # Filters first to first + filters of those given, to be whole in memory and `pitch` numbers apart.
-    Filters given
-    Py_ssize_t first, filters, pitch
-    real* to
 
 
 cdef struct Job:
@@ -102,7 +88,7 @@ def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
     cdef Packing packing
     cdef char* memory = NULL
     cdef const real* bias = bias_of(b)
-    cdef Py_ssize_t group, fitting, first
+    cdef Py_ssize_t first
     cdef double macs
     cdef Batch images = batch_of(x), results = batch_of(out)
     cdef Py_ssize_t sh = stride[0], sw = stride[1], ph = pad[0], pw = pad[1], uh = up[0], uw = up[1]
@@ -131,23 +117,17 @@ def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
             run_items(small_item, &small, ceil_div(small.N, small.VN * LANES) * small.row_parts, macs,
                       small_scratch(&small), threads)
             return
-    packing.given, group = p.w, p.w.O
-    packing.pitch = p.w.C * p.w.KH * p.w.KW + PAD
-    fitting = PACKED_BYTES // (packing.pitch * <Py_ssize_t> sizeof(real))
-    if fitting and are_scattered(&p.w) and images.N * P * Q >= PACKED_PIXELS * uh * uw:
-        group = ceil_div(p.w.O, ceil_div(p.w.O, fitting))
-        memory = allocate(1, group * packing.pitch * sizeof(real))
+    packing = packing_of(&p.w, images.N * P * Q // (uh * uw))
+    if packing.group:
+        memory = allocate(1, packing.group * packing.pitch * sizeof(real))
+        packing.to = <real*> on_line(memory)
     try:
-        for first in range(0, packing.given.O, group):
-            p.w.start = packing.given.start + first * packing.given.per_filter
-            p.w.O = min(group, packing.given.O - first)
+        for first in range(0, packing.given.O, packing.group or packing.given.O):
+            p.w = packing.given
+            if packing.group:
+                p.w = pack(&packing, first, threads)
             p.out = results.start + first * p.out_per_channel
             p.bias = bias + first if bias != NULL else NULL
-            if memory != NULL:
-                packing.first, packing.filters, packing.to = first, p.w.O, <real*> on_line(memory)
-                run_items(pack_item, &packing, ceil_div(p.w.O, PACKED_AT_ONCE), 0, 0, threads)
-                p.w.start, p.w.per_filter = packing.to, packing.pitch
-                p.w.per_channel, p.w.per_row, p.w.per_col = p.w.KH * p.w.KW, p.w.KW, 1
             p.tap_down, p.tap_across = sh * p.w.per_row, sw * p.w.per_col
             phase_h = 0
             while phase_h < min(P, phases(sh, uh)):  # beyond as many as there are outputs, none has any
@@ -162,39 +142,6 @@ def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
                 phase_h += p.down
     finally:
         free(memory)
-
-
-cdef inline bint are_scattered(const Filters* w) noexcept nogil:
-    """Filters are not whole in memory, and too large for the first-level cache.
-
-    As those of the gradient with respect to the input: each of their numbers lies in another line, at
-    distances that may be powers of two, so that they share few cache sets.
-    """
-    cdef Py_ssize_t taps = w.KH * w.KW
-    return (
-        w.O * w.C * taps * <Py_ssize_t> sizeof(real) >= PACKED_FROM
-        and not (w.per_channel == taps and (w.per_row == w.KW or w.KH == 1) and (w.per_col == 1 or w.KW == 1))
-    )
-
-
-cdef int pack_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
-    """Copy some filters, each whole. Neighbours mostly lie side by side."""
-    cdef const Packing* p = <const Packing*> problem
-    cdef const Filters* w = &p.given
-    cdef Py_ssize_t first = item * PACKED_AT_ONCE, last = min(p.filters, first + PACKED_AT_ONCE)
-    cdef Py_ssize_t c, o, _u, v
-    cdef const real* source
-    cdef real* to
-    for c in range(w.C):
-        for o in range(first, last):
-            source = w.start + (p.first + o) * w.per_filter + c * w.per_channel
-            to = p.to + o * p.pitch + c * w.KH * w.KW
-            for _u in range(w.KH):
-                for v in range(w.KW):
-                    to[v] = source[v * w.per_col]
-                to += w.KW
-                source += w.per_row
-    return 0
 
 
 cdef inline Py_ssize_t phases_alike(
