@@ -88,7 +88,7 @@ def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
     cdef Packing packing
     cdef char* memory = NULL
     cdef const real* bias = bias_of(b)
-    cdef Py_ssize_t first
+    cdef Py_ssize_t first = 0
     cdef double macs
     cdef Batch images = batch_of(x), results = batch_of(out)
     cdef Py_ssize_t sh = stride[0], sw = stride[1], ph = pad[0], pw = pad[1], uh = up[0], uw = up[1]
@@ -122,7 +122,7 @@ def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
         memory = allocate(1, packing.group * packing.pitch * sizeof(real))
         packing.to = <real*> on_line(memory)
     try:
-        for first in range(0, packing.given.O, packing.group or packing.given.O):
+        while first < packing.given.O:
             p.w = packing.given
             if packing.group:
                 p.w = pack(&packing, first, threads)
@@ -140,6 +140,7 @@ def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
                     correlate_phase(&p, threads)
                     phase_w += p.across
                 phase_h += p.down
+            first += packing.group or packing.given.O
     finally:
         free(memory)
 
