@@ -163,19 +163,20 @@ def vector(name: str, value: Any, size: int, of: str) -> Array:
 # ---- memory --------------------------------------------------------------------------------------
 
 
-def fits(what: str, shape: Sequence[int], itemsize: int) -> None:
-    """Raise if an array of that shape cannot be, before anything tries to make it.
+def fits(what: str, shape: Sequence[int], itemsize: int) -> int:
+    """The bytes of an array of that shape. Raise if it cannot be, before anything tries to make it.
 
     Left to itself the system hands out address space that it cannot back, and kills the process
     when it is used.
     """
     size = prod(shape) * itemsize
     if size < _LARGE:
-        return
+        return size
     if size > sys.maxsize:
         raise ValueError(f"{what} of shape {tuple(shape)} is larger than any array can be")
     if size > _physical_memory():
         raise MemoryError(f"{what} of shape {tuple(shape)} needs {size} bytes, more than this machine has")
+    return size
 
 
 def _physical_memory() -> int:

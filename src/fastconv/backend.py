@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -160,10 +159,10 @@ def use_backend(name: str) -> AbstractContextManager[None]:
 
 def empty(what: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """A fresh array for a kernel's result, not filled; errors are those of `check.fits`."""
-    check.fits(what, shape, dtype.itemsize)
-    size = prod(shape)
-    if size * dtype.itemsize < _ALIGNED_FROM or _address is None:
+    size = check.fits(what, shape, dtype.itemsize)
+    if size < _ALIGNED_FROM or _address is None:
         return np.empty(shape, dtype)
+    size //= dtype.itemsize
     numbers = np.empty(size + _LINE // dtype.itemsize, dtype)
     first = -_address(numbers) % _LINE // dtype.itemsize
     return numbers[first : first + size].reshape(shape)
