@@ -12,9 +12,9 @@ from buffers cimport Batch, Filters, batch_of, bias_of, filters_of
 from packing cimport Packing, pack, packing_of
 from parallel cimport MACS_BETWEEN_SIGNALS, allocate, carve, on_line, round_to_line, run_items
 from simd cimport LANES, copy_run, load, prefetch, real, store, store_even, store_some
-from small cimport Side, Small, are_finite, cut_small, small_item, small_scratch
+from small cimport Small, are_finite, cut_small, small_item, small_scratch
 from taps cimport (
-    Axis, Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
+    Axis, Block, Chunk, Grid, Image, Side, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
     phase_of, phases, prepare, prepared_size, tabulate_taps,
 )
 from tile cimport MAX_ROWS, even_rows, rows_for, tile_for, vectors_for, vectors_left
@@ -92,26 +92,24 @@ def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
     cdef double macs
     cdef Batch images = batch_of(x), results = batch_of(out)
     cdef Py_ssize_t sh = stride[0], sw = stride[1], ph = pad[0], pw = pad[1], uh = up[0], uw = up[1]
-    cdef Py_ssize_t phase_h, phase_w
     cdef Py_ssize_t H = images.H, W = images.W, P = results.H, Q = results.W
+    cdef Side down, across
     p.w = filters_of(w)
-    p.bias = bias
     if images.N == 0:
         return
     # Each pixel for itself: an image is one row. (With a stride beyond the image, which comes as 1, or for
     # the gradient of such a convolution, sizes differ.)
     if p.w.KH == p.w.KW == sh == sw == uh == uw == 1 and ph == pw == 0 and H == P and W == Q:
         H, W, P, Q = 1, H * W, 1, P * Q
+    down, across = Side(H, P, p.w.KH, sh, ph, uh), Side(W, Q, p.w.KW, sw, pw, uw)
     p.grid.x, p.grid.N, p.grid.C = images.start, images.N, images.C
-    p.out = results.start
     p.out_per_row = Q
     p.out_per_channel = P * Q
     p.out_per_image = p.w.O * p.out_per_channel
     if Q <= SMALL_ROW and P * Q <= SMALL_PIXELS and images.N >= SMALL_BATCH:
-        small.x, small.w, small.bias, small.out = images.start, p.w, p.bias, p.out
+        small.x, small.w, small.bias, small.out = images.start, p.w, bias, results.start
         small.N = images.N
-        small.down = Side(H, P, p.w.KH, sh, ph, uh)
-        small.across = Side(W, Q, p.w.KW, sw, pw, uw)
+        small.down, small.across = down, across
         if cut_small(&small, threads) and are_finite(&p.w):
             macs = <double> images.N * P * Q * p.w.O * p.w.C * p.w.KH * p.w.KW
             run_items(small_item, &small, ceil_div(small.N, small.VN * LANES) * small.row_parts, macs,
@@ -128,35 +126,38 @@ def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
                 p.w = pack(&packing, first, threads)
             p.out = results.start + first * p.out_per_channel
             p.bias = bias + first if bias != NULL else NULL
-            p.tap_down, p.tap_across = sh * p.w.per_row, sw * p.w.per_col
-            phase_h = 0
-            while phase_h < min(P, phases(sh, uh)):  # beyond as many as there are outputs, none has any
-                p.grid.h = phase_of(H, P, p.w.KH, sh, ph, uh, phase_h, True)
-                p.down = phases_alike(H, P, p.w.KH, sh, ph, uh, phase_h)
-                phase_w = 0
-                while phase_w < min(Q, phases(sw, uw)):
-                    p.grid.w = phase_of(W, Q, p.w.KW, sw, pw, uw, phase_w, True)
-                    p.across = phases_alike(W, Q, p.w.KW, sw, pw, uw, phase_w)
-                    correlate_phase(&p, threads)
-                    phase_w += p.across
-                phase_h += p.down
+            correlate_filters(&p, &down, &across, threads)
             first += packing.group or packing.given.O
     finally:
         free(memory)
 
 
-cdef inline Py_ssize_t phases_alike(
-    Py_ssize_t size, Py_ssize_t outs, Py_ssize_t kernel,
-    Py_ssize_t stride, Py_ssize_t pad, Py_ssize_t up, Py_ssize_t phase,
-) noexcept nogil:
-    """How many phases, from this one on, have as many outputs and read the same inputs by as many taps.
+cdef int correlate_filters(Problem* p, const Side* down, const Side* across, int threads) except -1:
+    cdef Py_ssize_t phase_h = 0, phase_w
+    p.tap_down, p.tap_across = down.stride * p.w.per_row, across.stride * p.w.per_col
+    # Beyond as many phases as there are outputs, none has any.
+    while phase_h < min(down.outs, phases(down.stride, down.up)):
+        p.grid.h = phase_of(down, phase_h, True)
+        p.down = phases_alike(down, &p.grid.h, phase_h)
+        phase_w = 0
+        while phase_w < min(across.outs, phases(across.stride, across.up)):
+            p.grid.w = phase_of(across, phase_w, True)
+            p.across = phases_alike(across, &p.grid.w, phase_w)
+            correlate_phase(p, threads)
+            phase_w += p.across
+        phase_h += p.down
+    return 0
+
+
+cdef inline Py_ssize_t phases_alike(const Side* side, const Axis* first, Py_ssize_t phase) noexcept nogil:
+    """How many phases, from this on, have as many outputs and read the same inputs by as many taps.
 
     All of them, in the gradient of a convolution of patches, whose kernel is as wide as its stride.
     """
-    cdef Axis first = phase_of(size, outs, kernel, stride, pad, up, phase, True), axis
+    cdef Axis axis
     cdef Py_ssize_t count = 1
-    while phase + count < min(outs, first.out_step):
-        axis = phase_of(size, outs, kernel, stride, pad, up, phase + count, True)
+    while phase + count < min(side.outs, first.out_step):
+        axis = phase_of(side, phase + count, True)
         if axis.origin != first.origin or axis.taps != first.taps or axis.outs != first.outs:
             break
         count += 1

@@ -15,7 +15,7 @@ from simd cimport (
     transpose, vec,
 )
 from taps cimport (
-    Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
+    Side, Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
     phase_of, phases, prepare, prepared_size, tabulate_pixels, tabulate_taps,
 )
 from tile cimport MAX_ROWS, SPARE_ROWS, rows_for, tile_for
@@ -53,9 +53,10 @@ def correlate_weights(x, dz, dw, tuple stride, tuple pad, tuple up, int threads)
     that of its w.
     """
     cdef Problem p
-    cdef Py_ssize_t sh = stride[0], sw = stride[1], ph = pad[0], pw = pad[1], uh = up[0], uw = up[1]
     cdef Py_ssize_t phase_h, phase_w
     cdef Batch images = batch_of(x), gradients = batch_of(dz), filters = batch_of(dw)
+    cdef Side down = Side(images.H, gradients.H, filters.H, stride[0], pad[0], up[0])
+    cdef Side across = Side(images.W, gradients.W, filters.W, stride[1], pad[1], up[1])
     p.O, p.dw, p.dw_per_row = filters.N, filters.start, filters.W
     p.dw_per_channel = filters.H * filters.W
     p.dw_per_filter = filters.C * p.dw_per_channel
@@ -67,10 +68,10 @@ def correlate_weights(x, dz, dw, tuple stride, tuple pad, tuple up, int threads)
     p.dz, p.dz_per_row = gradients.start, gradients.W
     p.dz_per_channel = gradients.H * gradients.W
     p.dz_size = gradients.N * gradients.C * p.dz_per_channel
-    for phase_h in range(min(gradients.H, phases(sh, uh))):
-        p.grid.h = phase_of(images.H, gradients.H, filters.H, sh, ph, uh, phase_h, False)
-        for phase_w in range(min(gradients.W, phases(sw, uw))):
-            p.grid.w = phase_of(images.W, gradients.W, filters.W, sw, pw, uw, phase_w, False)
+    for phase_h in range(min(down.outs, phases(down.stride, down.up))):
+        p.grid.h = phase_of(&down, phase_h, False)
+        for phase_w in range(min(across.outs, phases(across.stride, across.up))):
+            p.grid.w = phase_of(&across, phase_w, False)
             weights_phase(&p, threads)
 
 

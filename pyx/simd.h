@@ -314,11 +314,12 @@ static inline void store_bytes(uint8_t *target, lane_ints value)
 /* (GCC 12 would convert them one by one.) */
 static inline lane_ints load_bytes(const uint8_t *source)
 {
-    lane_bytes bytes;
-    __builtin_memcpy(&bytes, source, LANES);
 #if defined(__AVX2__)
     __m128i low = {0};
-    __builtin_memcpy(&low, &bytes, LANES);
+    __builtin_memcpy(&low, source, LANES);
+#else
+    lane_bytes bytes;
+    __builtin_memcpy(&bytes, source, LANES);
 #endif
 #if defined(__AVX512F__) && defined(FASTCONV_FLOAT32)
     return (lane_ints)_mm512_cvtepu8_epi32(low);

@@ -9,7 +9,7 @@ multiplied by otherwise: that takes finite weights. The results are transposed b
 from buffers cimport Filters
 from parallel cimport MACS_BETWEEN_SIGNALS, carve, round_to_line
 from simd cimport LANES, REGISTERS, load, load_some, real, splat, store, store_some, transpose, vec
-from taps cimport Axis, ceil_div, phase_of, phases
+from taps cimport Axis, Side, ceil_div, phase_of, phases
 from tile cimport MAX_ROWS, SPARE_ROWS, rows_for, rows_in_tiles, tile_for
 
 cdef enum:
@@ -24,11 +24,6 @@ cdef enum:
     MOST_TAPS = 576
     # Multiply-adds, in percent of those that direct convolution does, padding included.
     MOST_WORK = 110
-
-
-cdef struct Side:
-    # One axis, down or across: the input, and how outputs meet it.
-    Py_ssize_t size, outs, kernel, stride, pad, up
 
 
 cdef struct Small:
@@ -75,7 +70,7 @@ cdef inline double part_inside(const Side* side) noexcept nogil:
     cdef Py_ssize_t phase, out
     cdef Axis axis
     for phase in range(min(side.outs, phases(side.stride, side.up))):
-        axis = axis_of(side, phase)
+        axis = phase_of(side, phase, False)
         pairs += <double> axis.outs * axis.taps
         for out in range(axis.outs):
             inside += inside_of(&axis, out).count
@@ -155,17 +150,13 @@ cdef inline int small_item(const void* problem, Py_ssize_t item, char* scratch) 
         channels = min(p.channels, p.w.C - c)
         transpose_in(p, first, c, channels, image)
         for phase_h in range(min(p.down.outs, phases(p.down.stride, p.down.up))):
-            h = axis_of(&p.down, phase_h)
+            h = phase_of(&p.down, phase_h, False)
             for phase_w in range(min(p.across.outs, phases(p.across.stride, p.across.up))):
-                w = axis_of(&p.across, phase_w)
+                w = phase_of(&p.across, phase_w, False)
                 sum_phase(p, &h, &w, c, channels, o_first, o_last, image, taps, weights, sums)
         c += channels
     transpose_out(p, first, o_first, o_last, sums)
     return 0
-
-
-cdef inline Axis axis_of(const Side* side, Py_ssize_t phase) noexcept nogil:
-    return phase_of(side.size, side.outs, side.kernel, side.stride, side.pad, side.up, phase, False)
 
 
 cdef inline void transpose_in(

@@ -20,7 +20,13 @@ from libc.string cimport memset
 from simd cimport LANES, copy_run, even, load, odd, real, store, store_some, vec
 
 
+cdef struct Side:
+    # One axis of a problem, down or across: the input, and how outputs meet it.
+    Py_ssize_t size, outs, kernel, stride, pad, up
+
+
 cdef struct Axis:
+    # One phase of it.
     Py_ssize_t size  # of the input
     Py_ssize_t out_first, out_step, outs  # this phase computes outputs out_first + j*out_step
     Py_ssize_t tap_first, tap_step, taps  # from the kernel's taps tap_first + i*tap_step,
@@ -80,16 +86,14 @@ cdef inline Py_ssize_t phases(Py_ssize_t stride, Py_ssize_t up) noexcept nogil:
     return up // gcd(stride, up)
 
 
-cdef inline Axis phase_of(
-    Py_ssize_t size, Py_ssize_t outs, Py_ssize_t kernel,
-    Py_ssize_t stride, Py_ssize_t pad, Py_ssize_t up, Py_ssize_t phase, bint split,
-) noexcept nogil:
+cdef inline Axis phase_of(const Side* side, Py_ssize_t phase, bint split) noexcept nogil:
     cdef Axis axis
-    cdef Py_ssize_t position = phase * stride - pad  # of output `phase` and tap 0, dilated
+    cdef Py_ssize_t outs = side.outs, kernel = side.kernel, stride = side.stride, up = side.up
+    cdef Py_ssize_t position = phase * stride - side.pad  # of output `phase` and tap 0, dilated
     cdef Py_ssize_t beyond = position % up
     if beyond < 0:
         beyond += up
-    axis.size = size
+    axis.size = side.size
     axis.out_first = phase
     axis.out_step = phases(stride, up)
     axis.outs = ceil_div(outs - phase, axis.out_step) if outs > phase else 0
