@@ -14,6 +14,7 @@ from simd cimport (
     LANES, REGISTERS, add, even, horizontal_sum, load, prefetch, real, splat, store, store_transposed,
     transpose, vec,
 )
+from phases cimport tabulate_part
 from taps cimport (
     Side, Block, Chunk, Grid, Image, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut,
     phase_of, phases, prepare, prepared_size, tabulate_pixels, tabulate_taps,
@@ -174,9 +175,7 @@ cdef int weights_item(const void* problem, Py_ssize_t item, char* scratch) noexc
         count = tabulate_pixels(
             grid, &block, &image, p.O * p.dz_per_channel, p.dz_per_row, pixels, outs
         )
-        tabulate_taps(
-            grid, &chunk, &image, p.dw_per_channel, p.dw_per_row, 1, taps, weights
-        )
+        tabulate_taps(grid, &chunk, &image, taps)
         for group in range(padded // width):
             o = group * width
             i = (o_first + o) * p.dz_per_channel
@@ -193,6 +192,9 @@ cdef int weights_item(const void* problem, Py_ssize_t item, char* scratch) noexc
                 t += R
 
     if last > first:
+        tabulate_part(
+            grid, &chunk, &grid.h, &grid.w, p.dw_per_channel, p.dw_per_row, 1, taps, taps, weights
+        )
         dw = p.dw if slab == 0 else p.copies + (slab - 1) * p.dw_size
         add_sums(sums, padded, weights, tap_count, o_count, dw + o_first * p.dw_per_filter, p.dw_per_filter)
     return 0

@@ -69,14 +69,12 @@ static inline vec multiply_add(vec sum, vec a, vec b) { return sum + a * b; }
 #define FASTCONV_ODD 1, 3
 #define FASTCONV_LOW 0, 2
 #define FASTCONV_HIGH 1, 3
-#define FASTCONV_BLEND 0, 3
 #elif FASTCONV_VECTOR_BYTES == 16 || (FASTCONV_VECTOR_BYTES == 32 && defined(FASTCONV_FLOAT64))
 #define FASTCONV_LANES(f, b) f(0, b), f(1, b), f(2, b), f(3, b)
 #define FASTCONV_EVEN 0, 2, 4, 6
 #define FASTCONV_ODD 1, 3, 5, 7
 #define FASTCONV_LOW 0, 4, 1, 5
 #define FASTCONV_HIGH 2, 6, 3, 7
-#define FASTCONV_BLEND 0, 5, 2, 7
 #elif FASTCONV_VECTOR_BYTES == 32 || defined(FASTCONV_FLOAT64)
 #define FASTCONV_LANES(f, b) \
     f(0, b), f(1, b), f(2, b), f(3, b), f(4, b), f(5, b), f(6, b), f(7, b)
@@ -84,7 +82,6 @@ static inline vec multiply_add(vec sum, vec a, vec b) { return sum + a * b; }
 #define FASTCONV_ODD 1, 3, 5, 7, 9, 11, 13, 15
 #define FASTCONV_LOW 0, 8, 1, 9, 2, 10, 3, 11
 #define FASTCONV_HIGH 4, 12, 5, 13, 6, 14, 7, 15
-#define FASTCONV_BLEND 0, 9, 2, 11, 4, 13, 6, 15
 #else
 #define FASTCONV_LANES(f, b)                                                   \
     f(0, b), f(1, b), f(2, b), f(3, b), f(4, b), f(5, b), f(6, b), f(7, b),    \
@@ -93,7 +90,6 @@ static inline vec multiply_add(vec sum, vec a, vec b) { return sum + a * b; }
 #define FASTCONV_ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
 #define FASTCONV_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define FASTCONV_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
-#define FASTCONV_BLEND 0, 17, 2, 19, 4, 21, 6, 23, 8, 25, 10, 27, 12, 29, 14, 31
 #endif
 
 /* As many integers, each as wide as a real: what comparing two `vec` gives, all bits set for true. */
@@ -139,15 +135,6 @@ static inline void transpose(vec *corner)
     FASTCONV_EXCHANGE(2)
     FASTCONV_EXCHANGE(4)
     FASTCONV_EXCHANGE(8)
-}
-
-/* to[0], to[2], ... = a[0], a[1], ...; what lies between them stays, and beyond the last nothing is
- * touched: it may be another thread's. */
-static inline void store_even(real *to, vec a)
-{
-    vec first = load(to), last = load(to + LANES - 1);
-    store(to, FASTCONV_SHUFFLE(low(a, a), first, FASTCONV_BLEND));
-    store(to + LANES - 1, FASTCONV_SHUFFLE(last, high(a, a), FASTCONV_BLEND));
 }
 
 /* Numbers since the last address that is a multiple of a vector's size. */

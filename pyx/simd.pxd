@@ -26,7 +26,6 @@ cdef extern from "simd.h" nogil:
     vec odd(vec a, vec b)
     vec low(vec a, vec b)
     vec high(vec a, vec b)
-    void store_even(real* to, vec a)
     Py_ssize_t misaligned(const real* at)
     void copy_run(real* to, const real* source, Py_ssize_t count)
     vec load_some(const real* source, Py_ssize_t readable)

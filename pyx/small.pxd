@@ -8,7 +8,7 @@ multiplied by otherwise: that takes finite weights. The results are transposed b
 
 from buffers cimport Filters
 from parallel cimport MACS_BETWEEN_SIGNALS, carve, round_to_line
-from simd cimport LANES, REGISTERS, load, load_some, real, splat, store, store_some, transpose, vec
+from simd cimport LANES, REGISTERS, load, load_some, real, store, store_some, transpose, vec
 from taps cimport Axis, Side, ceil_div, phase_of, phases
 from tile cimport MAX_ROWS, SPARE_ROWS, rows_for, rows_in_tiles, tile_for
 
@@ -210,13 +210,9 @@ cdef inline void sum_phase(
                     rows[r] = p.w.start + i * p.w.per_filter
                     bias[r] = p.bias[i] if p.bias != NULL else 0
                 i = ((o - o_first) * pixels + out) * width
-                if count:
-                    tile_for(R, p.VN)(
-                        count, rows, weights, image + corner * width, taps,
-                        sums + i, pixels * width, bias, c > 0,
-                    )
-                elif c == 0:
-                    fill_tile(R, p.VN, bias, sums + i, pixels * width)
+                tile_for(R, p.VN)(
+                    count, rows, weights, image + corner * width, taps, sums + i, pixels * width, bias, c > 0
+                )
                 o += R
 
 
@@ -237,14 +233,6 @@ cdef inline Py_ssize_t tabulate_inside(
                 )
                 count += 1
     return count
-
-
-cdef inline void fill_tile(int R, int VN, const real* bias, real* sums, Py_ssize_t pitch) noexcept nogil:
-    """The sums of no taps."""
-    cdef int r, v
-    for r in range(R):
-        for v in range(VN):
-            store(sums + r * pitch + v * LANES, splat(bias[r]))
 
 
 cdef inline void transpose_out(

@@ -385,24 +385,16 @@ cdef inline Py_ssize_t tabulate_pixels(
 
 
 cdef inline Py_ssize_t tabulate_taps(
-    const Grid* grid, const Chunk* chunk, const Image* image,
-    Py_ssize_t w_per_channel, Py_ssize_t w_per_row, Py_ssize_t w_per_col,
-    Py_ssize_t* taps, Py_ssize_t* weights,
+    const Grid* grid, const Chunk* chunk, const Image* image, Py_ssize_t* taps,
 ) noexcept nogil:
-    """Offsets of a chunk's taps: `taps` in the prepared image, `weights` in one filter of W."""
-    cdef Py_ssize_t c, u, v, weight, tap, row_tap, row_phase, col_phase, i = 0
+    """Offsets of a chunk's taps in the prepared image."""
+    cdef Py_ssize_t c, _u, _v, tap, row_tap, row_phase, col_phase, i = 0
     for c in range(chunk.channels):
         row_tap, row_phase = c * image.per_channel, 0
-        for u in range(chunk.us):
-            weight = (
-                (chunk.channel + c) * w_per_channel
-                + (grid.h.tap_first + (chunk.u + u) * grid.h.tap_step) * w_per_row
-                + (grid.w.tap_first + chunk.v * grid.w.tap_step) * w_per_col
-            )
+        for _u in range(chunk.us):
             tap, col_phase = row_tap + row_phase * image.per_row_phase, 0
-            for v in range(chunk.vs):
+            for _v in range(chunk.vs):
                 taps[i] = tap + col_phase * image.per_col_phase
-                weights[i] = weight + v * grid.w.tap_step * w_per_col
                 i += 1
                 col_phase += 1
                 if col_phase == grid.w.split:

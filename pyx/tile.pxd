@@ -40,7 +40,7 @@ cdef inline void tile_of(
     cdef vec x
     cdef Py_ssize_t first = 0, t
     cdef int i, v
-    while first < count:
+    while first < count or first == 0:
         for i in range(R):
             for v in range(VN):
                 sums[i * VN + v] = splat(0)

@@ -127,6 +127,11 @@ EDGES = {
     "patches, rows of several blocks, many filters": (1, 13, 150, (4, 900), (2, 8), (2, 4), (0, 0), (1, 1)),
     "upsampling as wide as the kernel": (2, 5, 9, (7, 9), (3, 4), (1, 1), (0, 0), (3, 4)),
     "filters packed": (2, 50, 41, (20, 27), (5, 5), (1, 1), (2, 2), (1, 1)),
+    "strided, gradient in several chunks": (2, 3, 97, (13, 40), (5, 5), (2, 2), (1, 1), (1, 1)),
+    "strided, kernel higher than a chunk": (1, 3, 2, (620, 9), (600, 4), (2, 2), (1, 1), (1, 1)),
+    "patches, more phases than are joined": (2, 3, 5, (40, 90), (20, 33), (20, 33), (0, 0), (1, 1)),
+    "more phases than are joined": (2, 3, 5, (45, 99), (24, 20), (18, 17), (3, 2), (1, 1)),
+    "more parts than are joined": (2, 3, 5, (9, 40), (11, 13), (5, 6), (2, 3), (7, 11)),
     "upsampling, rows of several blocks": (1, 2, 3, (1, 300), (1, 5), (1, 1), (0, 0), (1, 3)),
 }
 
@@ -158,6 +163,16 @@ def test_every_count_of_channels_equals_definition(dtype, channels, padding):
 def test_every_width_equals_definition(dtype, width):
     for filters in (1, 2, 3, 5, 17):
         check_integers(2, 2, filters, (2, width), (2, 1), (1, 1), (0, 0), (1, 1), dtype)
+
+
+@pytest.mark.parametrize("stride", [2, 3, 4, 5])
+def test_every_meeting_of_kernel_and_stride_equals_definition(dtype, stride):
+    # Which inputs the phases of the gradient read, and how many, differs from each to the next.
+    for kernel in range(1, 2 * stride + 2):
+        for padding in range(min(kernel, stride)):
+            for width in (41, 43):
+                check_integers(2, 3, 7, (2, width), (1, kernel), (1, stride), (0, padding), (1, 1), dtype)
+                check_integers(2, 7, 3, (width, 5), (kernel, 2), (stride, 1), (padding, 0), (1, 1), dtype)
 
 
 @settings(max_examples=25, deadline=None)
