@@ -38,7 +38,7 @@ def set_conv_algorithm(name: str) -> None:
         those that a stride or upsampling of s cuts into phases of so many taps (3 or 4 taps by 2:
         two; 5: three); all others run directly, and so do gradients with respect to weights with a
         stride or of kernels of 2. "auto", the default, uses it where it is faster: on compiled
-        kernels, from about 10 (3x3) to 35 (1-D, 3) channels.
+        kernels, from about 12 (3x3) to 40 (1-D, 3) channels.
         Without a call it is what FASTCONV_CONV says.
 
     Raises
@@ -66,20 +66,20 @@ def use_conv_algorithm(name: str) -> AbstractContextManager[None]:
 _ONE = (1, 1)
 # Outputs of a tile of an axis by its taps, those of a kernel with stride 1.
 _TILE_OUTPUTS = {1: 1, 2: 4, 3: 4, 5: 2}
-# Times in units of a multiply-add of direct convolution, fitted to 884 measurements (4 to 1000 pixels a
-# side, 8 to 512 channels, AVX2 and AVX-512, both dtypes): choosing by this model takes on the average
-# 0.7% longer than choosing the faster one each time.
-# - A multiply-add of a direct convolution with upsampling, phase by phase:
-_UPSAMPLED = 1.5
+# Times in units of a multiply-add of direct convolution, fitted to 700 measurements (7 to 1000 pixels a
+# side, 3 to 512 channels, AVX2, both dtypes): choosing by this model takes on the average 0.9% longer than
+# choosing the faster one each time. (Figures of earlier kernels, AVX-512 included, now: 2.6%.)
+# - A multiply-add of a direct convolution with upsampling, and of a direct gradient of the weights:
+_UPSAMPLED, _WEIGHTS = 1.8, 0.8
 # - one for many small images, which conv.pyx does with images as lanes and without their borders:
 _SMALL, _SMALL_IMAGES, _SMALL_ROW, _SMALL_PIXELS = 0.9, 8, 16, 196
 # - one of transformed tiles, whose number goes up to whole vectors; with a stride, with upsampling:
 _PRODUCT, _STRIDED_PRODUCT, _UPSAMPLED_PRODUCT, _TILES = 1.0, 1.3, 1.2, 8
 # - the transforms of a number of input and of output; more where lines alone are transformed, and where
 #   steps other than 1 and 2 are read and written number by number:
-_TRANSFORMS, _LINE, _STEPS = 14, 1.3, 2
+_TRANSFORMS, _LINE, _STEPS = 18, 1.15, 2
 # - the transform of a number of a filter, and of its gradient:
-_FILTERS = 8, 10
+_FILTERS = 7, 10
 # With more input channels one panel of transformed tiles would take more than 2.5 MB of scratch.
 _MOST_CHANNELS = 512
 
@@ -127,6 +127,8 @@ def _judge(
     direct = N * P * Q * O * C * KH * KW / (up[0] * up[1])
     if up != _ONE:
         direct *= _UPSAMPLED
+    if weights:
+        direct *= _WEIGHTS
     if not weights and N >= _SMALL_IMAGES and Q <= _SMALL_ROW and P * Q <= _SMALL_PIXELS:
         direct *= _SMALL
         if steps == 1:
