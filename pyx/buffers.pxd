@@ -19,6 +19,7 @@ cdef struct Filters:
     const real* start
     Py_ssize_t O, C, KH, KW
     Py_ssize_t per_filter, per_channel, per_row, per_col
+    bint packed  # and if so, in the order of packing.pxd
 
 
 cdef inline char* start_of(array) except NULL:
@@ -49,6 +50,7 @@ cdef inline Filters filters_of(array) except *:
     w.per_filter, w.per_channel = view.strides[0] // view.itemsize, view.strides[1] // view.itemsize
     w.per_row, w.per_col = view.strides[2] // view.itemsize, view.strides[3] // view.itemsize
     PyBuffer_Release(&view)
+    w.packed = False
     return w
 
 

@@ -9,7 +9,7 @@ problem alone, so results are the same bits on any number of threads.
 from libc.stdlib cimport free
 
 from buffers cimport Batch, batch_of, bias_of, filters_of
-from packing cimport Packing, pack, packing_of
+from packing cimport Packing, layout_of, pack, packing_of
 from parallel cimport MACS_BETWEEN_SIGNALS, allocate, carve, on_line, round_to_line, run_items
 from phases cimport MOST_PHASES, Joint, Part, join, tabulate_part, unweave, weaver_for
 from simd cimport LANES, prefetch, real
@@ -18,7 +18,7 @@ from strips cimport (
     Job, Problem, Span, Strip, Taps, add_span, close_strip, gather_panel, goes_direct, open_strip, strips_for,
 )
 from taps cimport (
-    Block, Grid, Side, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut, gcd, phases,
+    Axis, Block, Grid, Side, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut, gcd, phases,
     prepare, prepared_size, tabulate_taps,
 )
 from tile cimport MAX_ROWS, even_rows, rows_for, tile_for, vectors_for, vectors_left
@@ -54,7 +54,7 @@ def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
     cdef Batch images = batch_of(x), results = batch_of(out)
     cdef Py_ssize_t sh = stride[0], sw = stride[1], ph = pad[0], pw = pad[1], uh = up[0], uw = up[1]
     cdef Py_ssize_t H = images.H, W = images.W, P = results.H, Q = results.W
-    cdef Side down, across
+    cdef Side sides[2]
     p.w = filters_of(w)
     if images.N == 0:
         return
@@ -62,7 +62,8 @@ def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
     # the gradient of such a convolution, sizes differ.)
     if p.w.KH == p.w.KW == sh == sw == uh == uw == 1 and ph == pw == 0 and H == P and W == Q:
         H, W, P, Q = 1, H * W, 1, P * Q
-    down, across = Side(H, P, p.w.KH, sh, ph, uh), Side(W, Q, p.w.KW, sw, pw, uw)
+    sides[0], sides[1] = Side(H, P, p.w.KH, sh, ph, uh), Side(W, Q, p.w.KW, sw, pw, uw)
+    p.sides = sides
     p.grid.x, p.grid.N, p.grid.C = images.start, images.N, images.C
     p.P, p.Q = P, Q
     p.out_per_channel = P * Q
@@ -70,13 +71,13 @@ def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
     if Q <= SMALL_ROW and P * Q <= SMALL_PIXELS and images.N >= SMALL_BATCH:
         small.x, small.w, small.bias, small.out = images.start, p.w, bias, results.start
         small.N = images.N
-        small.down, small.across = down, across
+        small.down, small.across = sides[0], sides[1]
         if cut_small(&small, threads) and are_finite(&p.w):
             macs = <double> images.N * P * Q * p.w.O * p.w.C * p.w.KH * p.w.KW
             run_items(small_item, &small, ceil_div(small.N, small.VN * LANES) * small.row_parts, macs,
                       small_scratch(&small), threads)
             return
-    packing = packing_of(&p.w, images.N * P * Q // (uh * uw))
+    packing = packing_of(&p.w, uh, uw, images.N * P * Q // (uh * uw))
     if packing.group:
         memory = allocate(1, packing.group * packing.pitch * sizeof(real))
         packing.to = <real*> on_line(memory)
@@ -87,15 +88,16 @@ def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
                 p.w = pack(&packing, first, threads)
             p.out = results.start + first * p.out_per_channel
             p.bias = bias + first if bias != NULL else NULL
-            correlate_filters(&p, &down, &across, threads)
+            correlate_filters(&p, threads)
             first += packing.group or packing.given.O
     finally:
         free(memory)
 
 
-cdef int correlate_filters(Problem* p, const Side* down, const Side* across, int threads) except -1:
+cdef int correlate_filters(Problem* p, int threads) except -1:
+    cdef const Side* down = &p.sides[0]
+    cdef const Side* across = &p.sides[1]
     cdef Py_ssize_t phase_h = 0, phase_w
-    p.tap_down, p.tap_across = down.stride * p.w.per_row, across.stride * p.w.per_col
     # Beyond as many phases as there are outputs, none has any.
     while phase_h < min(down.outs, phases(down.stride, down.up)):
         p.down = join(down, phase_h)
@@ -228,12 +230,17 @@ cdef void tabulate(Job* job, const Py_ssize_t* offsets) noexcept nogil:
     """The tables of all parts, for taps that have such offsets."""
     cdef const Problem* p = job.p
     cdef Taps* taps = job.part
+    cdef const Axis* h
+    cdef const Axis* w
     cdef int d, a
     for d in range(p.down.parts):
         for a in range(p.across.parts):
+            h, w = &p.down.part[d].axis, &p.across.part[a].axis
+            taps.filters = layout_of(&p.w, h, w, &p.sides[0], &p.sides[1])
             taps.count = tabulate_part(
-                &p.grid, &job.chunk, &p.down.part[d].axis, &p.across.part[a].axis,
-                p.w.per_channel, p.w.per_row, p.w.per_col, offsets, taps.columns, taps.weights,
+                &p.grid, &job.chunk, h, w,
+                taps.filters.per_channel, taps.filters.per_row, taps.filters.per_col,
+                offsets, taps.columns, taps.weights,
             )
             taps += 1
 
@@ -337,7 +344,7 @@ cdef inline void multiply_straight(Job* job, int index, int VN, Py_ssize_t o, in
     cdef real* out = p.out + o * p.out_per_channel
     cdef int r
     for r in range(count):
-        rows[r] = p.w.start + (o + r) * p.w.per_filter
+        rows[r] = job.part.filters.first + (o + r) * p.w.per_filter
         if index + 1 < job.strips:
             prefetch(out + r * p.out_per_channel + job.span[job.strip[index + 1].first].target)
     tile_for(count, VN)(
@@ -379,7 +386,9 @@ cdef inline void multiply_part(
     while left > 0:
         R = rows_for(left, VN)
         for r in range(R):
-            filters[r] = p.w.start + o * p.w.per_filter - row * p.tap_down - col * p.tap_across
+            filters[r] = (
+                taps.filters.first + o * p.w.per_filter + row * taps.filters.down + col * taps.filters.across
+            )
             if with_bias:
                 biases[r] = p.bias[o]
             if job.accumulate:

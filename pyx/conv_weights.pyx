@@ -193,10 +193,12 @@ cdef int weights_item(const void* problem, Py_ssize_t item, char* scratch) noexc
 
     if last > first:
         tabulate_part(
-            grid, &chunk, &grid.h, &grid.w, p.dw_per_channel, p.dw_per_row, 1, taps, taps, weights
+            grid, &chunk, &grid.h, &grid.w,
+            p.dw_per_channel, grid.h.tap_step * p.dw_per_row, grid.w.tap_step, taps, taps, weights,
         )
         dw = p.dw if slab == 0 else p.copies + (slab - 1) * p.dw_size
-        add_sums(sums, padded, weights, tap_count, o_count, dw + o_first * p.dw_per_filter, p.dw_per_filter)
+        dw += o_first * p.dw_per_filter + grid.h.tap_first * p.dw_per_row + grid.w.tap_first
+        add_sums(sums, padded, weights, tap_count, o_count, dw, p.dw_per_filter)
     return 0
 
 

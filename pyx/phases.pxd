@@ -63,12 +63,13 @@ cdef inline Joint join(const Side* side, Py_ssize_t first) noexcept nogil:
 
 cdef inline Py_ssize_t tabulate_part(
     const Grid* grid, const Chunk* chunk, const Axis* h, const Axis* w,
-    Py_ssize_t w_per_channel, Py_ssize_t w_per_row, Py_ssize_t w_per_col,
+    Py_ssize_t per_channel, Py_ssize_t per_row, Py_ssize_t per_col,
     const Py_ssize_t* offsets, Py_ssize_t* columns, Py_ssize_t* weights,
 ) noexcept nogil:
-    """Of those taps, which have such offsets, the ones of a part: in `columns`; and `weights`, in a filter.
+    """Of those taps, which have such offsets, a part's: in `columns`; and in `weights`, from its first.
 
-    Of the whole grid they are all, and `columns` may be `offsets`.
+    They lie so far apart in a filter. Of the whole grid they are all, and `columns` may be
+    `offsets`.
     """
     # Where the part's first tap lies in the chunk.
     cdef Py_ssize_t down = h.origin - grid.h.origin - chunk.u, across = w.origin - grid.w.origin - chunk.v
@@ -78,13 +79,10 @@ cdef inline Py_ssize_t tabulate_part(
     for c in range(chunk.channels):
         for u in range(u_first, u_last):
             tap = (c * chunk.us + down + u) * chunk.vs + across
-            weight = (
-                (chunk.channel + c) * w_per_channel
-                + (h.tap_first + u * h.tap_step) * w_per_row + w.tap_first * w_per_col
-            )
+            weight = (chunk.channel + c) * per_channel + u * per_row
             for v in range(v_first, v_last):
                 columns[i] = offsets[tap + v]
-                weights[i] = weight + v * w.tap_step * w_per_col
+                weights[i] = weight + v * per_col
                 i += 1
     return i
 

@@ -6,9 +6,10 @@ some, and are then multiplied together.
 """
 
 from buffers cimport Filters
+from packing cimport Layout
 from phases cimport MOST_PARTS, Joint
 from simd cimport LANES, load, prefetch, real, store, store_some
-from taps cimport Block, Chunk, Grid, Image, ceil_div, chunk_taps, gcd
+from taps cimport Block, Chunk, Grid, Image, Side, chunk_taps, gcd
 
 cdef enum:
     WIDEST = 8 * LANES  # strips
@@ -38,6 +39,7 @@ cdef enum:
 
 cdef struct Problem:
     Grid grid  # of the phases at work, joined
+    const Side* sides  # down, across
     Joint down, across
     real* out
     Filters w
@@ -45,8 +47,6 @@ cdef struct Problem:
     Py_ssize_t P, Q, out_per_image, out_per_channel
     Py_ssize_t rows, row_parts  # output channels to an item, and how many such parts there are
     Py_ssize_t together  # of them, whose phases are woven together
-    # From the taps of a phase to those of the next of its part, backwards, in numbers of a filter.
-    Py_ssize_t tap_down, tap_across
     double uses  # of a pixel, by phases, for each output channel
     Py_ssize_t strips  # that are multiplied together
 
@@ -68,6 +68,7 @@ cdef struct Strip:
 
 cdef struct Taps:
     # Of a part down and a part across.
+    Layout filters
     Py_ssize_t count
     Py_ssize_t* columns
     Py_ssize_t* weights
