@@ -103,6 +103,19 @@ def test_every_case_goes_by_it(dtype, case):
         assert not same_bits(results["direct"][which], results["winograd"][which])
 
 
+def test_weights_of_so_many_channels_that_some_are_transformed_at_a_time(dtype):
+    # Two slabs of tiles, each in two to four parts of the channels and of the filters.
+    shape = 9, 210, 140, (15, 17)
+    (A, W, _, dLdZ), steps = problem(np.random.default_rng(7), dtype, ((3, 3), ONE, ONE), shape)
+    found = {}
+    for name in ("direct", "winograd"):
+        with fc.use_conv_algorithm(name):
+            found[name] = compute(A, W, None, dLdZ, *steps)[2]
+    assert not same_bits(found["direct"], found["winograd"])
+    error = abs(found["winograd"] - found["direct"]).max()
+    assert error <= 80 * np.finfo(dtype).eps * abs(found["direct"]).max()
+
+
 @pytest.mark.parametrize("kernel", [3, 5])
 def test_one_dimension(backend, dtype, kernel):
     rng = np.random.default_rng(6)
