@@ -45,6 +45,7 @@ cdef struct Problem:
     Py_ssize_t columns, column_parts  # output channels to an item, and how many such parts
     Py_ssize_t slabs  # the blocks are dealt to so many items, each with a dw of its own,
     Py_ssize_t rounds, round  # and these take their blocks in so many rounds, to look at signals
+    bint sets  # dw in the first round, instead of adding to it
 
 
 def correlate_weights(x, dz, dw, tuple stride, tuple pad, tuple up, int threads):
@@ -62,7 +63,10 @@ def correlate_weights(x, dz, dw, tuple stride, tuple pad, tuple up, int threads)
     p.dw_per_channel = filters.H * filters.W
     p.dw_per_filter = filters.C * p.dw_per_channel
     p.dw_size = p.O * p.dw_per_filter
-    memset(p.dw, 0, p.dw_size * sizeof(real))
+    # Without upsampling there is but one phase, which meets every weight: what it sums first is set.
+    p.sets = up[0] == up[1] == 1 and images.N > 0
+    if not p.sets:
+        memset(p.dw, 0, p.dw_size * sizeof(real))
     if images.N == 0:
         return
     p.grid.x, p.grid.N, p.grid.C = images.start, images.N, images.C
@@ -198,16 +202,20 @@ cdef int weights_item(const void* problem, Py_ssize_t item, char* scratch) noexc
         )
         dw = p.dw if slab == 0 else p.copies + (slab - 1) * p.dw_size
         dw += o_first * p.dw_per_filter + grid.h.tap_first * p.dw_per_row + grid.w.tap_first
-        add_sums(sums, padded, weights, tap_count, o_count, dw, p.dw_per_filter)
+        add_sums(
+            sums, padded, weights, tap_count, o_count, dw, p.dw_per_filter,
+            not (p.sets and slab == 0 and p.round == 0),
+        )
     return 0
 
 
 cdef inline void add_sums(
     const real* sums, Py_ssize_t pitch, const Py_ssize_t* weights, Py_ssize_t tap_count, Py_ssize_t filters,
-    real* dw, Py_ssize_t per_filter,
+    real* dw, Py_ssize_t per_filter, bint accumulate,
 ) noexcept nogil:
-    """dw[o][weights[tap]] += sums[tap][o], transposed in registers where LANES taps are neighbours."""
+    """dw[o][weights[tap]] (+)= sums[tap][o], transposed in registers where LANES taps are neighbours."""
     cdef vec corner[LANES]
+    cdef real* at
     cdef Py_ssize_t t = 0, o, lane, taps
     while t < tap_count:
         taps, o = min(<Py_ssize_t> LANES, tap_count - t), 0
@@ -215,11 +223,14 @@ cdef inline void add_sums(
             while o + LANES <= filters:
                 for lane in range(LANES):
                     corner[lane] = load(sums + (t + lane) * pitch + o)
-                store_transposed(corner, dw + o * per_filter + weights[t], per_filter, LANES, LANES, True)
+                store_transposed(
+                    corner, dw + o * per_filter + weights[t], per_filter, LANES, LANES, accumulate
+                )
                 o += LANES
         while o < filters:
             for lane in range(taps):
-                dw[o * per_filter + weights[t + lane]] += sums[(t + lane) * pitch + o]
+                at = dw + o * per_filter + weights[t + lane]
+                at[0] = (at[0] if accumulate else 0) + sums[(t + lane) * pitch + o]
             o += 1
         t += taps
 
