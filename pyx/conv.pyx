@@ -100,10 +100,10 @@ cdef int correlate_filters(Problem* p, int threads) except -1:
     cdef Py_ssize_t phase_h = 0, phase_w
     # Beyond as many phases as there are outputs, none has any.
     while phase_h < min(down.outs, phases(down.stride, down.up)):
-        p.down = join(down, phase_h)
+        p.down = join(down, phase_h, True)
         phase_w = 0
         while phase_w < min(across.outs, phases(across.stride, across.up)):
-            p.across = join(across, phase_w)
+            p.across = join(across, phase_w, False)
             correlate_phases(p, threads)
             phase_w += p.across.phases
         phase_h += p.down.phases
@@ -116,6 +116,9 @@ cdef int correlate_phases(Problem* p, int threads) except -1:
     cdef double macs
     p.grid.h, p.grid.w = p.down.whole, p.across.whole
     cut(&p.grid, O * alike, LEAST_PIXELS, threads)
+    if p.grid.chunks == 0:
+        run_items(fill_item, p, p.grid.N * O, <double> p.out_per_image * p.grid.N, 0, threads)
+        return 0
     p.rows = O
     if 0 < p.grid.blocks < threads:
         p.row_parts = min(ceil_div(threads, p.grid.blocks), ceil_div(O * alike, FEWEST_ROWS))
@@ -189,7 +192,7 @@ cdef int correlate_item(const void* problem, Py_ssize_t item, char* scratch) noe
     cdef Py_ssize_t* panel_rows
     cdef real* panels
     cdef Job job
-    cdef Py_ssize_t index = 0, width
+    cdef Py_ssize_t index, width
     cdef int i
     job.p = p
     job.taps = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
@@ -205,8 +208,8 @@ cdef int correlate_item(const void* problem, Py_ssize_t item, char* scratch) noe
     job.aside = <real*> carve(&scratch, aside_size(p, width))
     panels = <real*> carve(&scratch, p.strips * most_taps * width * sizeof(real))
     job.strips = job.spans = 0
-    while index < max(<Py_ssize_t> 1, grid.chunks):  # where no tap meets outputs, they are filled
-        job.chunk = chunk_at(grid, index) if grid.chunks else grid.chunk
+    for index in range(grid.chunks):
+        job.chunk = chunk_at(grid, index)
         job.block = block_at(grid, item // p.row_parts)
         job.image = prepare(grid, &job.block, &job.chunk, LANES, image_scratch)
         job.tap_count = tabulate_taps(grid, &job.chunk, &job.image, job.taps)
@@ -222,7 +225,26 @@ cdef int correlate_item(const void* problem, Py_ssize_t item, char* scratch) noe
             direct_strips(&job, width)
         else:
             panel_strips(&job, panel_rows, panels)
-        index += 1
+    return 0
+
+
+cdef int fill_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
+    """The outputs of an image and a channel that no tap meets: rows of them, or every so manieth of a row."""
+    cdef const Problem* p = <const Problem*> problem
+    cdef Py_ssize_t o = item % p.w.O, first = p.grid.w.out_first, step = p.grid.w.out_step
+    cdef Py_ssize_t joined = p.across.phases, row = p.grid.h.out_first, h, i, j
+    cdef real value = p.bias[o] if p.bias != NULL else 0
+    cdef real* out = p.out + item // p.w.O * p.out_per_image + o * p.out_per_channel
+    if joined == step:
+        first, step, joined = 0, 1, 1
+    while row < p.P:
+        for h in range(row, min(p.P, row + p.down.phases)):
+            for j in range(joined):
+                i = first + j
+                while i < p.Q:
+                    out[h * p.Q + i] = value
+                    i += step
+        row += p.grid.h.out_step
     return 0
 
 

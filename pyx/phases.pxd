@@ -29,8 +29,8 @@ cdef struct Joint:
     Part part[MOST_PARTS]
 
 
-cdef inline Joint join(const Side* side, Py_ssize_t first) noexcept nogil:
-    """Phases from that one on.
+cdef inline Joint join(const Side* side, Py_ssize_t first, bint empty_apart) noexcept nogil:
+    """Phases from that one on; if so wanted, those that no tap meets for themselves.
 
     In the gradient of a convolution of patches, whose kernel is as wide as its stride, all are one part.
     """
@@ -44,7 +44,7 @@ cdef inline Joint join(const Side* side, Py_ssize_t first) noexcept nogil:
         axis = phase_of(side, phase, True)
         if joint.parts and axis.origin == part.axis.origin and axis.taps == part.axis.taps:
             part.count += 1
-        elif joint.parts == MOST_PARTS:
+        elif joint.parts == MOST_PARTS or (empty_apart and joint.parts and (axis.taps > 0) != (end > begin)):
             break
         else:
             part = &joint.part[joint.parts]

@@ -106,7 +106,7 @@ cdef inline bint goes_direct(const Job* job, Py_ssize_t width) noexcept nogil:
     cdef Py_ssize_t pitch = job.image.per_row, total = (block.rows - 1) * pitch + block.cols
     cdef Py_ssize_t lanes = 0, aside = 0, at = 0
     cdef double direct, panels
-    if total < width or job.tap_count == 0:
+    if total < width:
         return False
     while at < total:
         if at % pitch >= block.cols:
