@@ -2,7 +2,7 @@
 
 As they are given, the numbers of a filter may lie in as many lines, at distances that may be powers of
 two, so that they share few cache sets: in the gradient with respect to the input. Where a phase has every
-so manieth tap, a tile reads lines of which it uses little. And it reads them again for every strip.
+n-th tap, a tile reads lines of which it uses little. And it reads them again for every strip.
 
 A packed filter is, phase down by phase across, an array (channels, rows, columns) of the phase's taps. A
 phase is here what a tap's row and column leave when divided by the upsampling.

@@ -1,7 +1,7 @@
 """The phases of a dilated input (taps.pxd), several at once: they read it together and write whole lines.
 
 Outputs side by side belong to different phases. One after another, each would read the whole input, and
-write every so manieth number. Joined, their tiles run one after another on the same pixels, each with
+write every n-th number. Joined, their tiles run one after another on the same pixels, each with
 the taps of its own phase, and their results are woven on the way to memory.
 """
 
@@ -30,7 +30,7 @@ cdef struct Joint:
 
 
 cdef inline Joint join(const Side* side, Py_ssize_t first, bint empty_apart) noexcept nogil:
-    """Phases from that one on; if so wanted, those that no tap meets for themselves.
+    """Phases from that one on; with `empty_apart`, only such as taps meet, or only others.
 
     In the gradient of a convolution of patches, whose kernel is as wide as its stride, all are one part.
     """
@@ -44,7 +44,9 @@ cdef inline Joint join(const Side* side, Py_ssize_t first, bint empty_apart) noe
         axis = phase_of(side, phase, True)
         if joint.parts and axis.origin == part.axis.origin and axis.taps == part.axis.taps:
             part.count += 1
-        elif joint.parts == MOST_PARTS or (empty_apart and joint.parts and (axis.taps > 0) != (end > begin)):
+        elif joint.parts == MOST_PARTS:
+            break
+        elif empty_apart and joint.parts and (axis.taps > 0) != (begin < end):
             break
         else:
             part = &joint.part[joint.parts]
