@@ -229,7 +229,7 @@ cdef int correlate_item(const void* problem, Py_ssize_t item, char* scratch) noe
 
 
 cdef int fill_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
-    """The outputs of an image and a channel that no tap meets: rows of them, or every n-th number of a row."""
+    """Outputs of an image and a channel that no tap meets: rows of them, or every n-th number of a row."""
     cdef const Problem* p = <const Problem*> problem
     cdef Py_ssize_t o = item % p.w.O, first = p.grid.w.out_first, step = p.grid.w.out_step
     cdef Py_ssize_t joined = p.across.phases, row = p.grid.h.out_first, h, i, j
