@@ -67,12 +67,14 @@ _ONE = (1, 1)
 # Outputs of a tile of an axis by its taps, those of a kernel with stride 1.
 _TILE_OUTPUTS = {1: 1, 2: 4, 3: 4, 5: 2}
 # Times in units of a multiply-add of direct convolution, fitted to 700 measurements (7 to 1000 pixels a
-# side, 3 to 512 channels, AVX2, both dtypes): choosing by this model takes on the average 0.9% longer than
+# side, 3 to 512 channels, AVX2, both dtypes): choosing by this model takes on the average 0.7% longer than
 # choosing the faster one each time. (Figures of earlier kernels, AVX-512 included, now: 2.6%.)
 # - A multiply-add of a direct convolution with upsampling, and of a direct gradient of the weights:
 _UPSAMPLED, _WEIGHTS = 1.8, 0.8
-# - one for many small images, which conv.pyx does with images as lanes and without their borders:
-_SMALL, _SMALL_IMAGES, _SMALL_ROW, _SMALL_PIXELS = 0.9, 8, 16, 196
+# - one for many small images, if filters are not large, which conv.pyx does with images as lanes, without
+#   their borders, and at less cost for strides:
+_SMALL, _SMALL_STEPS = 0.9, 0.8
+_SMALL_IMAGES, _SMALL_ROW, _SMALL_PIXELS, _SMALL_FILTERS = 8, 16, 196, 1 << 16
 # - one of transformed tiles, whose number goes up to whole vectors; with a stride, with upsampling:
 _PRODUCT, _STRIDED_PRODUCT, _UPSAMPLED_PRODUCT, _TILES = 1.0, 1.3, 1.2, 8
 # - the transforms of a number of input and of output; more where lines alone are transformed, and where
@@ -125,14 +127,17 @@ def _judge(
         return False, False
 
     direct = N * P * Q * O * C * KH * KW / (up[0] * up[1])
-    if up != _ONE:
-        direct *= _UPSAMPLED
     if weights:
         direct *= _WEIGHTS
-    if not weights and N >= _SMALL_IMAGES and Q <= _SMALL_ROW and P * Q <= _SMALL_PIXELS:
-        direct *= _SMALL
+    elif (
+        N >= _SMALL_IMAGES and Q <= _SMALL_ROW and P * Q <= _SMALL_PIXELS
+        and O * C * KH * KW <= _SMALL_FILTERS
+    ):
+        direct *= _SMALL if steps == 1 else _SMALL_STEPS
         if steps == 1:
             direct *= _part_inside(P, KH, pad[0]) * _part_inside(Q, KW, pad[1])
+    elif up != _ONE:
+        direct *= _UPSAMPLED
     rows, cols = _TILE_OUTPUTS[high], 4 if high == 1 else _TILE_OUTPUTS[wide]
     tiles = N * _over(_over(P, up[0]), rows) * _over(_over(Q, up[1]), cols)
     tiles = _over(tiles, _TILES) * _TILES
