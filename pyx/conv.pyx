@@ -9,7 +9,7 @@ problem alone, so results are the same bits on any number of threads.
 from libc.stdlib cimport free
 
 from buffers cimport Batch, batch_of, bias_of, filters_of
-from packing cimport Packing, layout_of, pack, packing_of
+from packing cimport Layout, Packing, layout_of, pack, packing_of
 from parallel cimport MACS_BETWEEN_SIGNALS, allocate, carve, on_line, round_to_line, run_items
 from phases cimport MOST_PHASES, Joint, Part, join, tabulate_part, unweave, weaver_for
 from simd cimport LANES, prefetch, real
@@ -18,7 +18,7 @@ from strips cimport (
     Job, Problem, Span, Strip, Taps, add_span, close_strip, gather_panel, goes_direct, open_strip, strips_for,
 )
 from taps cimport (
-    Axis, Block, Grid, Side, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut, gcd, phases,
+    Block, Grid, Side, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut, gcd, phases,
     prepare, prepared_size, tabulate_taps,
 )
 from tile cimport MAX_ROWS, even_rows, rows_for, tile_for, vectors_for, vectors_left
@@ -111,9 +111,10 @@ cdef int correlate_filters(Problem* p, int threads) except -1:
 
 
 cdef int correlate_phases(Problem* p, int threads) except -1:
-    cdef Py_ssize_t alike = most_alike(&p.down) * most_alike(&p.across)
-    cdef Py_ssize_t O = p.w.O
+    cdef Py_ssize_t O = p.w.O, alike
     cdef double macs
+    cdef int d, a
+    p.alike = alike = most_alike(&p.down) * most_alike(&p.across)
     p.grid.h, p.grid.w = p.down.whole, p.across.whole
     cut(&p.grid, O * alike, LEAST_PIXELS, threads)
     if p.grid.chunks == 0:
@@ -128,6 +129,11 @@ cdef int correlate_phases(Problem* p, int threads) except -1:
     p.row_parts = ceil_div(O, p.rows)
     p.uses = uses_of(&p.down) * uses_of(&p.across)
     p.together = 6 // gcd(6, alike)
+    for d in range(p.down.parts):
+        for a in range(p.across.parts):
+            p.layout[d * p.across.parts + a] = layout_of(
+                &p.w, &p.down.part[d].axis, &p.across.part[a].axis, &p.sides[0], &p.sides[1]
+            )
     p.strips = strips_for(&p.grid)
     run_items(correlate_item, p, p.grid.blocks * p.row_parts, macs * O * p.grid.blocks,
               correlate_scratch(p), threads)
@@ -153,9 +159,7 @@ cdef inline double uses_of(const Joint* joint) noexcept nogil:
 
 cdef inline int vectors_of(const Problem* p, Py_ssize_t rows) noexcept nogil:
     """How many vectors wide the tiles are, for so many output channels."""
-    return vectors_for(even_rows(
-        even_rows(rows, p.together) * most_alike(&p.down) * most_alike(&p.across), 6
-    ))
+    return vectors_for(even_rows(even_rows(rows, p.together) * p.alike, 6))
 
 
 cdef inline Py_ssize_t table_size(const Problem* p) noexcept nogil:
@@ -236,7 +240,7 @@ cdef int fill_item(const void* problem, Py_ssize_t item, char* scratch) noexcept
     cdef real value = p.bias[o] if p.bias != NULL else 0
     cdef real* out = p.out + item // p.w.O * p.out_per_image + o * p.out_per_channel
     if joined == step:
-        first, step, joined = 0, 1, 1
+        step = joined = 1
     while row < p.P:
         for h in range(row, min(p.P, row + p.down.phases)):
             for j in range(joined):
@@ -252,19 +256,15 @@ cdef void tabulate(Job* job, const Py_ssize_t* offsets) noexcept nogil:
     """The tables of all parts, for taps that have such offsets."""
     cdef const Problem* p = job.p
     cdef Taps* taps = job.part
-    cdef const Axis* h
-    cdef const Axis* w
+    cdef const Layout* layout = p.layout
     cdef int d, a
     for d in range(p.down.parts):
         for a in range(p.across.parts):
-            h, w = &p.down.part[d].axis, &p.across.part[a].axis
-            taps.filters = layout_of(&p.w, h, w, &p.sides[0], &p.sides[1])
             taps.count = tabulate_part(
-                &p.grid, &job.chunk, h, w,
-                taps.filters.per_channel, taps.filters.per_row, taps.filters.per_col,
-                offsets, taps.columns, taps.weights,
+                &p.grid, &job.chunk, &p.down.part[d].axis, &p.across.part[a].axis,
+                layout.per_channel, layout.per_row, layout.per_col, offsets, taps.columns, taps.weights,
             )
-            taps += 1
+            taps, layout = taps + 1, layout + 1
 
 
 cdef void direct_strips(Job* job, Py_ssize_t width) noexcept nogil:
@@ -366,7 +366,7 @@ cdef inline void multiply_straight(Job* job, int index, int VN, Py_ssize_t o, in
     cdef real* out = p.out + o * p.out_per_channel
     cdef int r
     for r in range(count):
-        rows[r] = job.part.filters.first + (o + r) * p.w.per_filter
+        rows[r] = p.layout[0].first + (o + r) * p.w.per_filter
         if index + 1 < job.strips:
             prefetch(out + r * p.out_per_channel + job.span[job.strip[index + 1].first].target)
     tile_for(count, VN)(
@@ -400,6 +400,7 @@ cdef inline void multiply_part(
     cdef const Part* down = &p.down.part[d]
     cdef const Part* across = &p.across.part[a]
     cdef const Taps* taps = &job.part[d * p.across.parts + a]
+    cdef const Layout* layout = &p.layout[d * p.across.parts + a]
     cdef const real* filters[MAX_ROWS]
     cdef real biases[MAX_ROWS]
     cdef bint with_bias = p.bias != NULL and not job.accumulate
@@ -408,9 +409,7 @@ cdef inline void multiply_part(
     while left > 0:
         R = rows_for(left, VN)
         for r in range(R):
-            filters[r] = (
-                taps.filters.first + o * p.w.per_filter + row * taps.filters.down + col * taps.filters.across
-            )
+            filters[r] = layout.first + o * p.w.per_filter + row * layout.down + col * layout.across
             if with_bias:
                 biases[r] = p.bias[o]
             if job.accumulate:

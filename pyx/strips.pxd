@@ -47,6 +47,8 @@ cdef struct Problem:
     Py_ssize_t P, Q, out_per_image, out_per_channel
     Py_ssize_t rows, row_parts  # output channels to an item, and how many such parts there are
     Py_ssize_t together  # of them, whose phases are woven together
+    Py_ssize_t alike  # phases that are one part, at the most
+    Layout layout[MOST_PARTS * MOST_PARTS]  # of the filters, for each part down and part across
     double uses  # of a pixel, by phases, for each output channel
     Py_ssize_t strips  # that are multiplied together
 
@@ -68,7 +70,6 @@ cdef struct Strip:
 
 cdef struct Taps:
     # Of a part down and a part across.
-    Layout filters
     Py_ssize_t count
     Py_ssize_t* columns
     Py_ssize_t* weights

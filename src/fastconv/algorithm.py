@@ -133,9 +133,10 @@ def _judge(
         N >= _SMALL_IMAGES and Q <= _SMALL_ROW and P * Q <= _SMALL_PIXELS
         and O * C * KH * KW <= _SMALL_FILTERS
     ):
-        direct *= _SMALL if steps == 1 else _SMALL_STEPS
         if steps == 1:
-            direct *= _part_inside(P, KH, pad[0]) * _part_inside(Q, KW, pad[1])
+            direct *= _SMALL * _part_inside(P, KH, pad[0]) * _part_inside(Q, KW, pad[1])
+        else:
+            direct *= _SMALL_STEPS
     elif up != _ONE:
         direct *= _UPSAMPLED
     rows, cols = _TILE_OUTPUTS[high], 4 if high == 1 else _TILE_OUTPUTS[wide]
