@@ -335,6 +335,19 @@ cdef inline int runs_of(const Tiling* tiling, Py_ssize_t first, Run* runs) noexc
 # a piece of a row of the image. The inputs of neighbouring tiles overlap, so there are reach / side
 # lines of a row, each `side` columns further to the right.
 
+cdef struct Piece:
+    # Numbers of a line, and where in a channel the first of them is: those between are `split` apart.
+    Py_ssize_t source, target, count
+
+
+cdef struct Lines:
+    # Of a panel and a phase of the input: those of the first part, then those of the next. What no piece
+    # fills is zero. (Pieces found once for a panel instead of for each channel: XXX times as fast.)
+    int parts, pieces, first_part  # pieces of the first part
+    Piece piece[PANEL * PARTS * SQUARE_REACH]
+    real number[PARTS * SQUARE_REACH * LINE]
+
+
 cdef inline void deal(const real* line, Py_ssize_t side, Py_ssize_t count, real* to) noexcept nogil:
     """to[j, lane] = line[side*lane + j] for j < count, 1, 2 or side."""
     cdef vec a = load(line), b = load(line + LANES), c, d, evens, more_evens, odds, more_odds
@@ -371,73 +384,88 @@ cdef inline void collect(const vec* z, Py_ssize_t side, real* line) noexcept nog
 cdef inline void copy_every(
     const real* row, Py_ssize_t step, Py_ssize_t count, const real* end, real* to,
 ) noexcept nogil:
-    """to[i] = row[i*step], for i < count; with step 2 up to LANES - 1 numbers more."""
+    """to[i] = row[i*step], for i < count."""
     cdef Py_ssize_t i = 0
     if step == 1:
         copy_run(to, row, count)
-        return
-    if step == 2 and row + 2 * (count + LANES - 1) <= end:
+    elif step == 2 and count >= LANES and row + 2 * count <= end:
         while i < count:
+            i = min(i, count - LANES)
             store(to + i, even(load(row + 2 * i), load(row + 2 * i + LANES)))
             i += LANES
-        return
-    for i in range(count):
-        to[i] = row[i * step]
+    else:
+        for i in range(count):
+            to[i] = row[i * step]
+
+
+cdef inline void lay_out(
+    const Images* p, const Tiling* tiling, Py_ssize_t phase, int run_count, const Run* runs, Lines* lines,
+) noexcept nogil:
+    """Where the lines of a phase of the input come from. What lies beyond the image is zero from here on."""
+    cdef Py_ssize_t split = tiling.w.split, side = tiling.w.outs, tall = tiling.h.reach
+    cdef Py_ssize_t down = phase // split + tiling.h.origin, across = phase % split + tiling.w.origin
+    cdef Py_ssize_t i, at, first, begin, end
+    cdef Piece* piece = lines.piece
+    cdef int part, r
+    lines.parts = <int> ceil_div(tiling.w.reach, side)
+    for i in range(lines.parts * tall * LINE):
+        lines.number[i] = 0
+    for part in range(lines.parts):
+        for r in range(run_count):
+            first = (runs[r].col + part) * side * split + across
+            begin = max(<Py_ssize_t> 0, ceil_div(-first, split))
+            end = min(side * runs[r].tiles, ceil_div(p.W - first, split))
+            for i in range(tall):
+                at = (runs[r].row * tiling.h.outs + i) * tiling.h.split + down
+                if 0 <= at < p.H and begin < end:
+                    piece.source = (runs[r].image * p.C * p.H + at) * p.W + first + begin * split
+                    piece.target = (part * tall + i) * LINE + side * runs[r].lane + begin
+                    piece.count = end - begin
+                    piece += 1
+        if part == 0:
+            lines.first_part = <int> (piece - lines.piece)
+    lines.pieces = <int> (piece - lines.piece)
 
 
 cdef inline void read_tiles(
-    const Images* p, const Tiling* tiling, Py_ssize_t channel, int run_count, const Run* runs,
-    real* to, Py_ssize_t plane,
+    const Images* p, const Tiling* tiling, int run_count, const Run* runs, Py_ssize_t first, Py_ssize_t last,
+    real* to, Py_ssize_t pitch, Py_ssize_t plane,
 ) noexcept nogil:
-    """The panel's tiles of one input channel, transformed, to[element * plane + tile] (on whole vectors).
+    """A panel's tiles of channels first to last, transformed: to[channel * pitch + element * plane + tile].
 
-    Channels are those of the first phase, then those of the next.
+    They begin on whole vectors. Channels are those of the first phase, then those of the next.
     """
+    cdef Lines lines
+    cdef Py_ssize_t channel, phase = -1
+    for channel in range(first, last):
+        if channel // p.C != phase:
+            phase = channel // p.C
+            lay_out(p, tiling, phase, run_count, runs, &lines)
+        read_channel(p, tiling, channel % p.C, &lines, to, plane)
+        to += pitch
+
+
+cdef inline void read_channel(
+    const Images* p, const Tiling* tiling, Py_ssize_t c, Lines* lines, real* to, Py_ssize_t plane,
+) noexcept nogil:
     # All lines are copied before one is read: loads that overlap unfinished stores would wait.
-    cdef real lines[PARTS * SQUARE_REACH * LINE]
     cdef vec d[MOST_ELEMENTS * 2]
     cdef vec half[MOST_ELEMENTS]
     cdef real* tiles = <real*> d  # [row, column, tile]
-    cdef const real* row
-    cdef real* line
-    cdef Py_ssize_t c = channel % p.C, phase = channel // p.C, split = tiling.w.split
-    cdef Py_ssize_t down = phase // split + tiling.h.origin, across = phase % split + tiling.w.origin
-    cdef Py_ssize_t side = tiling.w.outs, tall = tiling.h.reach, wide = tiling.w.reach
-    cdef Py_ssize_t parts = (wide + side - 1) // side
-    cdef Py_ssize_t i, j, v, at, first, count, lane, part, begin, end
-    cdef int r
-    for r in range(run_count):
-        count = side * runs[r].tiles
-        for part in range(parts):
-            first = (runs[r].col * side + part * side) * split + across
-            begin = min(count, max(<Py_ssize_t> 0, ceil_div(-first, split)))
-            end = max(begin, min(count, ceil_div(p.W - first, split)))
-            for i in range(tall):
-                line = lines + (part * tall + i) * LINE + side * runs[r].lane
-                at = (runs[r].row * tiling.h.outs + i) * tiling.h.split + down
-                if not 0 <= at < p.H:
-                    for j in range(count):
-                        line[j] = 0
-                    continue
-                row = p.x + ((runs[r].image * p.C + c) * p.H + at) * p.W + first
-                if part == 0:
-                    prefetch_run(row + CHANNELS_AHEAD * p.H * p.W, count * split)
-                for j in range(begin):
-                    line[j] = 0
-                copy_every(row + begin * split, split, end - begin, p.end, line + begin)
-                for j in range(end, count):
-                    line[j] = 0
-    lane = runs[run_count - 1].lane + runs[run_count - 1].tiles
-    if lane < PANEL:  # lanes without a tile
-        for i in range(parts * tall):
-            for at in range(side * lane, side * PANEL):
-                lines[i * LINE + at] = 0
-    for part in range(parts):
+    cdef const real* x = p.x + c * p.H * p.W
+    cdef const Piece* piece
+    cdef Py_ssize_t side = tiling.w.outs, tall = tiling.h.reach, wide = tiling.w.reach, i, j, v
+    cdef int n, part
+    for n in range(lines.pieces):
+        piece = &lines.piece[n]
+        if n < lines.first_part:
+            prefetch_run(x + piece.source + CHANNELS_AHEAD * p.H * p.W, piece.count * tiling.w.split)
+        copy_every(x + piece.source, tiling.w.split, piece.count, p.end, lines.number + piece.target)
+    for part in range(lines.parts):
         for i in range(tall):
-            line = lines + (part * tall + i) * LINE
             for v in range(2):
-                deal(line + v * side * LANES, side, min(side, wide - part * side),
-                     tiles + (i * wide + part * side) * PANEL + v * LANES)
+                deal(lines.number + (part * tall + i) * LINE + v * side * LANES, side,
+                     min(side, wide - part * side), tiles + (i * wide + part * side) * PANEL + v * LANES)
     for v in range(2):
         if tall == 1:
             transform_input(d + v, 2, <vec*> to + v, plane // LANES, &tiling.w)

@@ -232,14 +232,13 @@ cdef int weights_item(const void* problem, Py_ssize_t filter, char* scratch) noe
 cdef int inputs_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
     """Transform some channels of one panel."""
     cdef const Problem* p = <const Problem*> problem
-    cdef Py_ssize_t panel = item % p.panels, first = item // p.panels * CHANNELS, c
+    cdef Py_ssize_t panel = item % p.panels, first = item // p.panels * CHANNELS
     cdef Run runs[PANEL]
     cdef int run_count = runs_of(&p.tiling, (p.panel + panel) * PANEL, runs)
-    for c in range(first, min(p.C, first + CHANNELS)):
-        read_tiles(
-            &p.images, &p.tiling, c, run_count, runs,
-            p.inputs + panel * p.tiling.elements * p.input_plane + c * PANEL, p.input_plane,
-        )
+    read_tiles(
+        &p.images, &p.tiling, run_count, runs, first, min(p.C, first + CHANNELS),
+        p.inputs + panel * p.tiling.elements * p.input_plane + first * PANEL, PANEL, p.input_plane,
+    )
     return 0
 
 
@@ -274,8 +273,7 @@ cdef int panel_item(const void* problem, Py_ssize_t item, char* scratch) noexcep
         inputs += panel * p.tiling.elements * p.input_plane
     else:
         inputs = <real*> carve(&scratch, p.tiling.elements * p.input_plane * sizeof(real))
-        for c in range(p.C):
-            read_tiles(&p.images, &p.tiling, c, run_count, runs, inputs + c * PANEL, p.input_plane)
+        read_tiles(&p.images, &p.tiling, run_count, runs, 0, p.C, inputs, PANEL, p.input_plane)
     if runs[run_count - 1].lane + runs[run_count - 1].tiles <= LANES:
         VN = 1
     for e in range(p.tiling.elements):

@@ -29,6 +29,7 @@ cdef enum:
     # least, for another thread to have something to do.
     CHANNELS = 24
     FEWEST_CHANNELS = 4
+    CHANNELS_READ = 8  # of one item of their transform
     # Bytes of transformed tiles at a time, of inputs and gradients, which all threads share; and tiles of a
     # slab, for each of which all of dw is read and written: so with many channels, not all are transformed
     # at a time. (AVX2, 256 to 512 channels, float32 and float64, against slabs of 8 or 16 tiles: 1.06 to 1.3
@@ -101,7 +102,8 @@ cdef bint sum_slabs(Problem* p, int threads) except -1:
             macs = <double> p.tiles * p.tiling.elements
             for p.first_channel in range(0, C, most_channels):
                 p.channels = min(most_channels, C - p.first_channel)
-                run_items(inputs_item, p, panels * p.channels, macs * p.channels, 0, threads)
+                run_items(inputs_item, p, panels * ceil_div(p.channels, CHANNELS_READ), macs * p.channels, 0,
+                          threads)
                 for p.first_block in range(0, blocks, at_once):
                     p.column_blocks = min(at_once, blocks - p.first_block)
                     if p.first_channel == 0 or at_once < blocks:
@@ -127,14 +129,15 @@ cdef void cut_rows(Problem* p, int threads) noexcept nogil:
 
 
 cdef int inputs_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
-    """Transform one channel of one panel of inputs."""
+    """Transform some channels of one panel of inputs."""
     cdef const Problem* p = <const Problem*> problem
-    cdef Py_ssize_t panel = item % ceil_div(p.tiles, PANEL), c = item // ceil_div(p.tiles, PANEL)
+    cdef Py_ssize_t panel = item % ceil_div(p.tiles, PANEL), c = item // ceil_div(p.tiles, PANEL) * CHANNELS_READ
     cdef Run runs[PANEL]
     cdef int run_count = runs_of(&p.tiling, p.first + panel * PANEL, runs)
     read_tiles(
-        &p.images, &p.tiling, p.first_channel + c, run_count, runs,
-        p.inputs + c * p.slab + panel * PANEL, p.input_plane,
+        &p.images, &p.tiling, run_count, runs, p.first_channel + c,
+        p.first_channel + min(p.channels, c + CHANNELS_READ),
+        p.inputs + c * p.slab + panel * PANEL, p.slab, p.input_plane,
     )
     return 0
 
