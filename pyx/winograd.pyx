@@ -22,7 +22,9 @@ from transforms cimport (
 cdef enum:
     # Bytes of transformed weights, which all threads share, and of transformed inputs, for each thread. What
     # does not fit has the weights transformed again. (Two threads: as many inputs as for one took up to
-    # 1.36 times as long.)
+    # 1.36 times as long.) All weights go at once where both, a panel of inputs and one of outputs for each
+    # thread take no more: then inputs need not be kept. (1 to 3 MB of weights, AVX2, both dtypes: 1.0 to 1.2
+    # times as fast, 7x7 1.1 to 1.5.)
     WEIGHTS_BYTES = 1 << 20
     INPUTS_BYTES = 5 << 19
     # Input channels of one item of their transform.
@@ -46,12 +48,12 @@ cdef struct Problem:
     const real* bias
     real* out
     Py_ssize_t P, Q
-    # Channels that the products are of: as many for each phase. Those of the input lie phase by phase,
-    # those of the output channel by channel.
+    # Channels that the products are of: as many for each part of the input and each phase of the output.
+    # Those of the input lie part by part, those of the output channel by channel.
     Py_ssize_t C, O
     const real* w_end  # beyond the last number of w
     Tiling tiling
-    Py_ssize_t phase_pitch, pitch  # input channels, each phase rounded up to whole vectors
+    Py_ssize_t split_pitch, pitch  # input channels, each part rounded up to whole vectors
     Py_ssize_t first, filters  # the group of filters at work; each has a row for each phase
     real* weights  # theirs, transformed: [element][row][channel]
     Py_ssize_t panel, panels  # the slab of panels at work
@@ -61,11 +63,12 @@ cdef struct Problem:
 
 
 def winograd(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
-    """What `correlate` computes, for kernels that come to 1, 2, 3 or 5 rows and 2, 3 or 5 columns
-    (transforms.pxd says how), with a stride or upsampling, not both.
+    """What `correlate` computes, for kernels that come to 1, 2, 3 or 5 rows and 2, 3 or 5 columns, or
+    pieces of so many (transforms.pxd says how), with a stride or upsampling, not both.
 
-    Returns whether all results are finite. If they are not, none may be used: an infinity or a NaN
-    (or an overflow within the transforms) spreads over a whole tile.
+    Returns whether it could, and all results are finite. If not, none may be used: an infinity or a NaN
+    (or an overflow within the transforms) spreads over a whole tile. It cannot if a panel of
+    transformed inputs takes more than INPUTS_BYTES.
     """
     cdef Problem p
     cdef Batch results = batch_of(out)
@@ -81,27 +84,33 @@ def winograd(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
     p.out, p.P, p.Q = results.start, results.H, results.W
     p.tiling = tiling_of(p.images.N, p.P, p.Q, p.w.KH, p.w.KW, stride, pad, up)
     p.C, p.O = p.images.C * p.tiling.splits, p.w.O * p.tiling.ups
+    if p.tiling.elements * p.C * PANEL * <Py_ssize_t> sizeof(real) > INPUTS_BYTES:
+        return False  # (AVX-512, 3x3: from 569 channels on)
     return convolve_few(&p, threads) if are_few(&p) else convolve(&p, threads)
 
 
 cdef bint convolve(Problem* p, int threads) except -1:
     cdef Py_ssize_t panels = ceil_div(p.tiling.count, PANEL), slab = panels
-    cdef Py_ssize_t group, filter_size, panel_size, weights_size, inputs_size, size
+    cdef Py_ssize_t group, filter_size, panel_size, output_size, weights_size, inputs_size, size
     cdef double macs
-    cdef bint shared_inputs
+    cdef bint shared_inputs, few_panels
     cdef char* shared
     cdef char* piece
-    p.phase_pitch = ceil_div(p.images.C, LANES) * LANES
-    p.pitch = p.phase_pitch * p.tiling.splits
+    p.split_pitch = ceil_div(p.images.C, LANES) * LANES
+    p.pitch = p.split_pitch * p.tiling.splits
     filter_size = p.tiling.ups * p.tiling.elements * p.pitch * sizeof(real)
-    group = min(p.w.O, max(ceil_div(6, p.tiling.ups), WEIGHTS_BYTES // filter_size))
-    group = ceil_div(p.w.O, ceil_div(p.w.O, group))
     p.input_plane = p.C * PANEL + PAD
+    panel_size = p.tiling.elements * p.input_plane * sizeof(real)
+    output_size = p.tiling.elements * p.w.O * p.tiling.ups * PANEL * sizeof(real)
+    few_panels = threads > 1 and panels < FEW_PANELS * threads
+    group, inputs_size = p.w.O, (panels if few_panels else <Py_ssize_t> threads) * panel_size
+    if group * filter_size + inputs_size + threads * output_size > threads * (WEIGHTS_BYTES + INPUTS_BYTES):
+        group = min(p.w.O, max(ceil_div(6, p.tiling.ups), WEIGHTS_BYTES // filter_size))
+        group = ceil_div(p.w.O, ceil_div(p.w.O, group))
     p.output_plane = (group * p.tiling.ups + SPARE_ROWS) * PANEL + PAD
     p.weights_plane = group * p.tiling.ups * p.pitch + PAD
-    panel_size = p.tiling.elements * p.input_plane * sizeof(real)
     p.parts = 1
-    if threads > 1 and panels < FEW_PANELS * threads:
+    if few_panels:
         p.parts = min(ceil_div(FEW_PANELS * threads, panels), ceil_div(group * p.tiling.ups, FEWEST_ROWS))
     shared_inputs = group < p.w.O or p.parts > 1
     if shared_inputs:  # several groups, or items, need the same inputs
@@ -132,7 +141,7 @@ cdef bint convolve(Problem* p, int threads) except -1:
 
 
 cdef struct Taps:
-    # Of the kernel of one phase of the input and one of the output: tap i of an axis is the kernel's
+    # Of the kernel of one part of the input and one phase of the output: tap i of an axis is the kernel's
     # tap first + i*step, if it has one.
     Py_ssize_t first_row, first_col
 
@@ -141,8 +150,8 @@ cdef inline Taps taps_of(const Problem* p, Py_ssize_t split, Py_ssize_t up) noex
     cdef const Side* h = &p.tiling.h
     cdef const Side* w = &p.tiling.w
     cdef Taps taps
-    taps.first_row = h.first + split // w.split - up // w.up
-    taps.first_col = w.first + split % w.split - up % w.up
+    taps.first_row = h.first + split // w.split * h.apart - up // w.up
+    taps.first_col = w.first + split % w.split * w.apart - up % w.up
     return taps
 
 
@@ -154,10 +163,10 @@ cdef inline void transform_filters(
     cdef vec g[MOST_TAPS * MOST_TAPS]  # lanes beyond the last hold what they may: nobody reads them
     cdef vec half[REACH * MOST_TAPS]
     cdef Py_ssize_t rows = p.tiling.h.taps, cols = p.tiling.w.taps, wide = p.tiling.w.reach, i, j
-    if p.tiling.h.step == p.tiling.w.step == 1:
+    if p.tiling.splits == p.tiling.ups == 1:
         gather_filters(p, w, per_lane, lanes, g)
     else:
-        gather_phase(p, w, taps, per_lane, lanes, <real*> g)
+        gather_part(p, w, taps, per_lane, lanes, <real*> g)
     if rows == 1:
         transform_weights(g, 1, <vec*> to, plane // LANES, &p.tiling.w)
         return
@@ -167,10 +176,10 @@ cdef inline void transform_filters(
         transform_weights(half + cols * i, 1, <vec*> (to + wide * i * plane), plane // LANES, &p.tiling.w)
 
 
-cdef inline void gather_phase(
+cdef inline void gather_part(
     const Problem* p, const real* w, Taps taps, Py_ssize_t per_lane, Py_ssize_t lanes, real* g,
 ) noexcept nogil:
-    """g[tap, lane] = the taps of `lanes` filters, `per_lane` numbers apart, that belong to a phase."""
+    """g[tap, lane] = the taps of `lanes` filters, `per_lane` numbers apart, that belong to a part."""
     cdef Py_ssize_t lane, i, j, u, v
     for i in range(p.tiling.h.taps):
         u = taps.first_row + i * p.tiling.h.step
@@ -221,11 +230,11 @@ cdef int weights_item(const void* problem, Py_ssize_t filter, char* scratch) noe
     cdef Py_ssize_t up, split, block, c
     for up in range(p.tiling.ups):
         for split in range(p.tiling.splits):
-            for block in range(p.phase_pitch // LANES):
+            for block in range(p.split_pitch // LANES):
                 c = block * LANES
                 transform_filters(p, w + c * p.w.per_channel, taps_of(p, split, up), p.w.per_channel,
                                   min(<Py_ssize_t> LANES, p.images.C - c), to + c, p.weights_plane)
-            to += p.phase_pitch
+            to += p.split_pitch
     return 0
 
 
@@ -267,7 +276,7 @@ cdef int panel_item(const void* problem, Py_ssize_t item, char* scratch) noexcep
     cdef int R, r, VN = 2, bad = 0
     cdef Py_ssize_t c, o, e
     for c in range(p.C):
-        channels[c] = c // p.images.C * p.phase_pitch + c % p.images.C
+        channels[c] = c // p.images.C * p.split_pitch + c % p.images.C
         input_rows[c] = c * PANEL
     if inputs != NULL:
         inputs += panel * p.tiling.elements * p.input_plane

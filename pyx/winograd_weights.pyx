@@ -131,7 +131,8 @@ cdef void cut_rows(Problem* p, int threads) noexcept nogil:
 cdef int inputs_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
     """Transform some channels of one panel of inputs."""
     cdef const Problem* p = <const Problem*> problem
-    cdef Py_ssize_t panel = item % ceil_div(p.tiles, PANEL), c = item // ceil_div(p.tiles, PANEL) * CHANNELS_READ
+    cdef Py_ssize_t panels = ceil_div(p.tiles, PANEL), panel = item % panels
+    cdef Py_ssize_t c = item // panels * CHANNELS_READ
     cdef Run runs[PANEL]
     cdef int run_count = runs_of(&p.tiling, p.first + panel * PANEL, runs)
     read_tiles(

@@ -1,4 +1,4 @@
-"""Which algorithm a convolution runs on: direct, or Winograd's for kernels of 2, 3 and 5 taps a phase.
+"""Which algorithm a convolution runs on: direct, or Winograd's for kernels of 2, 3 and 5 taps a part.
 
 Winograd's F(4x4, 3x3) needs a quarter of the multiplications and two to three times less time. Its
 rounding error is larger, about 10 times in units of the largest result (docs/performance.md), and
@@ -34,11 +34,12 @@ def set_conv_algorithm(name: str) -> None:
     Parameters
     ----------
     name : {"auto", "direct", "winograd"}
-        "winograd" is for kernels of 1, 2, 3 or 5 rows and 2, 3 or 5 columns (1-D: 2, 3 or 5), and for
-        those that a stride or upsampling of s cuts into phases of so many taps (3 or 4 taps by 2:
-        two; 5: three); all others run directly, and so do gradients with respect to weights with a
-        stride or of kernels of 2. "auto", the default, uses it where it is faster: on compiled
-        kernels, from about 12 (3x3) to 40 (1-D, 3) channels.
+        "winograd" is for kernels with stride 1 of 2 columns and more, and for those that a stride or
+        upsampling of s cuts into phases of 1, 2, 3 or 5 rows and 2, 3 or 5 columns (3 or 4 taps by 2:
+        two; 5: three), up to 1024 input channels (512, with parts of kernels counted); all others run
+        directly, and so do gradients with respect to weights with a stride or of kernels with sides
+        other than 1, 3 and 5. "auto", the default, uses it where it is faster: on compiled kernels,
+        from about 12 (3x3) to 40 (1-D, 3) channels.
         Without a call it is what FASTCONV_CONV says.
 
     Raises
@@ -68,7 +69,8 @@ _ONE = (1, 1)
 _TILE_OUTPUTS = {1: 1, 2: 4, 3: 4, 5: 2}
 # Times in units of a multiply-add of direct convolution, fitted to 700 measurements (7 to 1000 pixels a
 # side, 3 to 512 channels, AVX2, both dtypes): choosing by this model takes on the average 0.7% longer than
-# choosing the faster one each time. (Figures of earlier kernels, AVX-512 included, now: 2.6%.)
+# choosing the faster one each time. (Figures of earlier kernels, AVX-512 included, now: 2.6%; 94 with
+# kernels in pieces, 4 to 15 taps, AVX2: 0.8%.)
 # - A multiply-add of a direct convolution with upsampling, and of a direct gradient of the weights:
 _UPSAMPLED, _WEIGHTS = 1.8, 0.8
 # - one for many small images, if filters are not large, which conv.pyx does with images as lanes, without
@@ -82,8 +84,10 @@ _PRODUCT, _STRIDED_PRODUCT, _UPSAMPLED_PRODUCT, _TILES = 1.0, 1.3, 1.2, 8
 _TRANSFORMS, _LINE, _STEPS = 18, 1.15, 2
 # - the transform of a number of a filter, and of its gradient:
 _FILTERS = 7, 10
-# With more input channels one panel of transformed tiles would take more than 2.5 MB of scratch.
-_MOST_CHANNELS = 512
+# Input channels, forward: one panel of transformed tiles takes 2.5 MB of scratch. With 9 times as many
+# for pieces or 4 for phases, filters, transformed again for each slab of panels, cost more than they save
+# from 512 on. (7x7, 64 channels, float64: 1.4 times as long as directly.)
+_MOST_CHANNELS, _MOST_IN_PARTS = 1024, 512
 
 
 def winograd_runs(
@@ -118,12 +122,16 @@ def _judge(
     O, C, KH, KW = weights_shape
     N, _, P, Q = out_shape
     high, wide = _taps(KH, stride[0], pad[0], up[0]), _taps(KW, stride[1], pad[1], up[1])
+    pieces = 1
+    if steps == 1:
+        (high, down), (wide, across) = _cut(high), _cut(wide)
+        pieces = down * across
     if high not in _TILE_OUTPUTS or wide not in _TILE_OUTPUTS or wide == 1:
         return False, False
-    if weights and 2 in (high, wide):
+    if weights and (pieces > 1 or 2 in (high, wide)):
         return False, False
-    inputs, outputs = C * stride[0] * stride[1], O * up[0] * up[1]
-    if inputs > _MOST_CHANNELS:
+    inputs, outputs = C * stride[0] * stride[1] * pieces, O * up[0] * up[1]
+    if not weights and inputs > (_MOST_CHANNELS if inputs == C else _MOST_IN_PARTS):
         return False, False
 
     direct = N * P * Q * O * C * KH * KW / (up[0] * up[1])
@@ -161,6 +169,12 @@ def _part_inside(outputs: int, kernel: int, pad: int) -> float:
 def _over(a: int, b: int) -> int:
     """a / b, rounded up."""
     return -(-a // b)
+
+
+def _cut(kernel: int) -> tuple[int, int]:
+    """Taps of the pieces of a kernel with stride 1, and how many there are."""
+    taps = 2 if kernel == 4 else 3 if kernel > 5 else kernel
+    return taps, _over(kernel, taps)
 
 
 def _taps(kernel: int, stride: int, pad: int, up: int) -> int:

@@ -58,11 +58,14 @@ def matrices(taps: tuple[int, ...]) -> tuple[Transforms, Transforms]:
 def phases(
     x: Array, w: Array, stride: Pair, pad: Pair, up: Pair, outs: Pair
 ) -> tuple[Array, Array, Pair, Pair]:
-    """Input, weights, padding and outputs of the convolution with stride 1 that has a channel for each phase.
+    """Input, weights, padding and outputs of the convolution with stride 1 that has a channel for each part.
 
     A stride s makes s*s times as many input channels, each of every s-th row and column; upsampling as
-    many times more output channels. Where a phase has fewer taps than another the others are zero.
+    many times more output channels; and the pieces of a long kernel as many times more input channels,
+    shifted. Where a part has fewer taps than another the others are zero.
     """
+    if stride == up == (1, 1):
+        return _cut(x, w, pad, outs)
     if up == (1, 1):
         firsts = [list(range(step)) for step in stride]
         taps = [-(-size // step) for size, step in zip(w.shape[2:], stride)]
@@ -91,8 +94,22 @@ def phases(
     )
 
 
+def _cut(x: Array, w: Array, pad: Pair, outs: Pair) -> tuple[Array, Array, Pair, Pair]:
+    """Kernels of 4 taps in pieces of 2, longer ones than 5 in pieces of 3."""
+    taps = [2 if size == 4 else 3 if size > 5 else size for size in w.shape[2:]]
+    firsts = [list(range(0, size, part)) for size, part in zip(w.shape[2:], taps)]
+    if len(firsts[0]) == len(firsts[1]) == 1:
+        return x, w, pad, outs
+    last_row, last_col = (first[-1] for first in firsts)
+    reaches = outs[0] + taps[0] - 1, outs[1] + taps[1] - 1
+    # [:, :, first row, first column]
+    windows = _tiles(x, pad, (last_row + 1, last_col + 1), (1, 1), reaches)
+    x = np.concatenate([windows[:, :, i, j] for i in firsts[0] for j in firsts[1]], axis=1)
+    return x, _some_taps(w, firsts, (1, 1), taps, axis=1), (0, 0), outs
+
+
 def _some_taps(w: Array, firsts: list[list[int]], steps: Pair, taps: list[int], axis: int) -> Array:
-    """For every pair of phases the taps first + step*i of the kernel, along an axis of channels."""
+    """For every pair of parts the taps first + step*i of the kernel, along an axis of channels."""
     kernels = []
     for down in firsts[0]:
         for across in firsts[1]:

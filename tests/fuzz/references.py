@@ -118,7 +118,7 @@ def conv(
     dLdA = dLdA._replace(free=dLdA.free | spoilt[:, None, None])
     if backward:
         dLdA = _by_winograd(dLdA, real, dz, w, O, *backward)
-    if forward and {*by, *between_inputs} == {1} and 2 not in kernel:
+    if forward and {*by, *between_inputs} == {1} and {*kernel} <= {1, 3, 5}:
         dLdW = _weights_by_winograd(dLdW, real, a, dz, w.shape)
     return [dLdA, dLdW, real.total(dz, (0, 2, 3))]
 
@@ -173,9 +173,13 @@ _WINOGRAD = {
 
 
 def _transforms(kernel: Any, stride: Any, pad: Any, up: Any) -> Any:
-    """Matrices of the convolution with stride 1 that phases make of it, and of how many channels for one."""
+    """Matrices of the convolution with stride 1 that parts make of it, and of how many channels for one."""
     if max(stride) > 1 and max(up) > 1:
         return None
+    if max(*stride, *up) == 1:
+        taps = tuple(2 if k == 4 else 3 if k > 5 else k for k in kernel)
+        pieces = math.prod(-(-k // t) for k, t in zip(kernel, taps))
+        return (_WINOGRAD[taps], pieces) if taps in _WINOGRAD else None
     taps = tuple(
         # Inputs that the taps of all phases of an output meet.
         sum(i * u in range(-p, k - 1 + u - p) for i in range(-abs(p), abs(p) + k + u))
@@ -194,11 +198,11 @@ def _largest(a: Array) -> Any:
 
 
 def _by_winograd(
-    direct: Expected, real: Real, x: Array, w: Array, channels: int, matrices: Any, phases: int
+    direct: Expected, real: Real, x: Array, w: Array, channels: int, matrices: Any, parts: int
 ) -> Expected:
     """Rounding errors fall on whole tiles: they are in proportion to the largest numbers."""
     (A, B, G), (Aw, Bw, Gw) = matrices
-    channels *= phases
+    channels *= parts
     elements = np.outer(G.sum(1), Gw.sum(1)) * np.outer(B.sum(0), Bw.sum(0))
     of_ones = (A.T @ elements @ Aw).max() * channels
     bound = _bilinear(real, of_ones, channels, _largest(x), _largest(w))
