@@ -67,23 +67,22 @@ def use_conv_algorithm(name: str) -> AbstractContextManager[None]:
 _ONE = (1, 1)
 # Outputs of a tile of an axis by its taps, those of a kernel with stride 1.
 _TILE_OUTPUTS = {1: 1, 2: 4, 3: 4, 5: 2}
-# Times in units of a multiply-add of direct convolution, fitted to 700 measurements (7 to 1000 pixels a
-# side, 3 to 512 channels, AVX2, both dtypes): choosing by this model takes on the average 0.7% longer than
-# choosing the faster one each time. (Figures of earlier kernels, AVX-512 included, now: 2.6%; 94 with
-# kernels in pieces, 4 to 15 taps, AVX2: 0.8%.)
-# - A multiply-add of a direct convolution with upsampling, and of a direct gradient of the weights:
-_UPSAMPLED, _WEIGHTS = 1.8, 0.8
-# - one for many small images, if filters are not large, which conv.pyx does with images as lanes, without
-#   their borders, and at less cost for strides:
-_SMALL, _SMALL_STEPS = 0.9, 0.8
+# Times in units of a multiply-add of direct convolution, fitted to 450 measurements (7 to 2000 pixels a
+# side, 3 to 512 channels, 2 to 15 taps, AVX2, both dtypes): choosing by this model takes on the average 0.7%
+# longer than choosing the faster one each time.
+# - A multiply-add of a direct convolution with upsampling:
+_UPSAMPLED = 1.65
+# - one for many small images, if filters are not large, which conv.pyx does with images as lanes and, with
+#   stride 1, without their borders:
+_SMALL = 1.08
 _SMALL_IMAGES, _SMALL_ROW, _SMALL_PIXELS, _SMALL_FILTERS = 8, 16, 196, 1 << 16
-# - one of transformed tiles, whose number goes up to whole vectors; with a stride, with upsampling:
-_PRODUCT, _STRIDED_PRODUCT, _UPSAMPLED_PRODUCT, _TILES = 1.0, 1.3, 1.2, 8
+# - one of transformed tiles, with a stride or upsampling; their number goes up to whole vectors:
+_PHASES_PRODUCT, _TILES = 1.2, 8
 # - the transforms of a number of input and of output; more where lines alone are transformed, and where
 #   steps other than 1 and 2 are read and written number by number:
-_TRANSFORMS, _LINE, _STEPS = 18, 1.15, 2
+_TRANSFORMS, _LINE, _STEPS = 16, 1.2, 2
 # - the transform of a number of a filter, and of its gradient:
-_FILTERS = 7, 10
+_FILTERS = 9, 18
 # Input channels, forward: one panel of transformed tiles takes 2.5 MB of scratch. With 9 times as many
 # for pieces or 4 for phases, filters, transformed again for each slab of panels, cost more than they save
 # from 512 on. (7x7, 64 channels, float64: 1.4 times as long as directly.)
@@ -135,22 +134,19 @@ def _judge(
         return False, False
 
     direct = N * P * Q * O * C * KH * KW / (up[0] * up[1])
-    if weights:
-        direct *= _WEIGHTS
-    elif (
-        N >= _SMALL_IMAGES and Q <= _SMALL_ROW and P * Q <= _SMALL_PIXELS
+    if (
+        not weights and N >= _SMALL_IMAGES and Q <= _SMALL_ROW and P * Q <= _SMALL_PIXELS
         and O * C * KH * KW <= _SMALL_FILTERS
     ):
+        direct *= _SMALL
         if steps == 1:
-            direct *= _SMALL * _part_inside(P, KH, pad[0]) * _part_inside(Q, KW, pad[1])
-        else:
-            direct *= _SMALL_STEPS
+            direct *= _part_inside(P, KH, pad[0]) * _part_inside(Q, KW, pad[1])
     elif up != _ONE:
         direct *= _UPSAMPLED
     rows, cols = _TILE_OUTPUTS[high], 4 if high == 1 else _TILE_OUTPUTS[wide]
     tiles = N * _over(_over(P, up[0]), rows) * _over(_over(Q, up[1]), cols)
     tiles = _over(tiles, _TILES) * _TILES
-    product = _STRIDED_PRODUCT if stride != _ONE else _UPSAMPLED_PRODUCT if up != _ONE else _PRODUCT
+    product = _PHASES_PRODUCT if steps > 1 else 1
     transforms = _TRANSFORMS * (_LINE if high == 1 else 1) * (_STEPS if steps > 2 else 1)
     winograd = ((rows + high - 1) * (cols + wide - 1)) * (
         tiles * (product * inputs * outputs + transforms * (inputs + outputs))
