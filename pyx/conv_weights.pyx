@@ -32,7 +32,9 @@ cdef enum:
     FEW_ITEMS = 8
     # Numbers in all those copies together.
     COPIES_SIZE = 1 << 17
-    SUMMED = 1024  # numbers of a channel summed as `real` before they are added to a double
+    # Numbers of a channel summed as `real` before they are added to a double: in 4*LANES parts, in 4.
+    SUMMED = 1024
+    SUMMED_PIXELS = 256
 
 
 cdef struct Problem:
@@ -46,13 +48,14 @@ cdef struct Problem:
     Py_ssize_t slabs  # the blocks are dealt to so many items, each with a dw of its own,
     Py_ssize_t rounds, round  # and these take their blocks in so many rounds, to look at signals
     bint sets  # dw in the first round, instead of adding to it
+    double* totals  # of dz, for each slab and channel; NULL: none
 
 
-def correlate_weights(x, dz, dw, tuple stride, tuple pad, tuple up, int threads):
-    """dw[o,c,u,v] = sum of dz[n,o,p,q] * dilated_x[n, c, p*stride + u - pad, ...].
+def correlate_weights(x, dz, dw, db, tuple stride, tuple pad, tuple up, int threads):
+    """dw[o,c,u,v] = sum of dz[n,o,p,q] * dilated_x[n, c, p*stride + u - pad, ...], db[o] = sum of dz[n,o,p,q].
 
-    The gradient of `correlate` with respect to w: x (in), dz (in) has the shape of its out, dw (out)
-    that of its w.
+    The gradients of `correlate` with respect to w and b: x (in), dz (in) has the shape of its out, dw
+    (out) that of its w, db (out) is (O,).
     """
     cdef Problem p
     cdef Py_ssize_t phase_h, phase_w
@@ -67,6 +70,7 @@ def correlate_weights(x, dz, dw, tuple stride, tuple pad, tuple up, int threads)
     p.sets = up[0] == up[1] == 1 and images.N > 0
     if not p.sets:
         memset(p.dw, 0, p.dw_size * sizeof(real))
+        sum_channels(dz, db, threads)
     if images.N == 0:
         return
     p.grid.x, p.grid.N, p.grid.C = images.start, images.N, images.C
@@ -77,13 +81,14 @@ def correlate_weights(x, dz, dw, tuple stride, tuple pad, tuple up, int threads)
         p.grid.h = phase_of(&down, phase_h, False)
         for phase_w in range(min(across.outs, phases(across.stride, across.up))):
             p.grid.w = phase_of(&across, phase_w, False)
-            weights_phase(&p, threads)
+            weights_phase(&p, <real*> start_of(db), threads)
 
 
-cdef int weights_phase(Problem* p, int threads) except -1:
+cdef int weights_phase(Problem* p, real* db, int threads) except -1:
     cdef Py_ssize_t pixels, parts, i, slab
-    cdef double macs
+    cdef double macs, total
     cdef char* copies = NULL
+    cdef char* totals = NULL
     pixels = p.grid.N * p.grid.h.outs * p.grid.w.outs
     cut(&p.grid, p.O, min(<Py_ssize_t> LEAST_PIXELS, pixels // FEW_BLOCKS), 1)
     if p.grid.blocks == 0 or p.grid.chunks == 0:
@@ -105,14 +110,26 @@ cdef int weights_phase(Problem* p, int threads) except -1:
             copies = allocate(1, (p.slabs - 1) * p.dw_size * sizeof(real))
             p.copies = <real*> on_line(copies)
             memset(p.copies, 0, (p.slabs - 1) * p.dw_size * sizeof(real))
+        p.totals = NULL
+        if p.sets:
+            totals = allocate(1, p.slabs * p.O * sizeof(double))
+            p.totals = <double*> on_line(totals)
+            memset(p.totals, 0, p.slabs * p.O * sizeof(double))
         for p.round in range(p.rounds):
             run_items(weights_item, p, parts * p.slabs, macs / p.rounds, weights_scratch(p), threads)
         with nogil:
             for slab in range(1, p.slabs):
                 for i in range(p.dw_size):
                     p.dw[i] += p.copies[(slab - 1) * p.dw_size + i]
+            if p.sets:
+                for i in range(p.O):
+                    total = 0
+                    for slab in range(p.slabs):
+                        total += p.totals[slab * p.O + i]
+                    db[i] = <real> total
     finally:
         free(copies)
+        free(totals)
     return 0
 
 
@@ -185,6 +202,8 @@ cdef int weights_item(const void* problem, Py_ssize_t item, char* scratch) noexc
             i = (o_first + o) * p.dz_per_channel
             gather_columns(p.dz + i, p.dz_per_channel, min(width, o_count - o), p.dz_size - i,
                            outs, count, width, panels)
+            if p.totals != NULL and item < p.slabs * p.column_parts:  # of the first chunk
+                add_columns(panels, count, width, min(width, o_count - o), p.totals + slab * p.O + o_first + o)
             t = 0
             while t < tap_count:
                 R = rows_for(tap_count - t, VN)
@@ -280,6 +299,31 @@ cdef inline void gather_columns(
 
 # ---- gradient with respect to the bias -----------------------------------------------------------
 
+cdef void add_columns(
+    const real* panel, Py_ssize_t count, Py_ssize_t width, Py_ssize_t channels, double* totals,
+) noexcept nogil:
+    """totals[channel] += sum of panel[pixel][channel]. (Instead of another pass over dz: 1.0 to 1.1 times as fast.)"""
+    cdef vec a, b, c, d
+    cdef real sums[LANES]
+    cdef Py_ssize_t group, i, last, lane
+    for group in range(ceil_div(channels, LANES)):
+        i = 0
+        while i < count:
+            last = min(count, i + SUMMED_PIXELS)
+            a = b = c = d = splat(0)
+            while i + 4 <= last:
+                a, b = add(a, load(panel + i * width)), add(b, load(panel + (i + 1) * width))
+                c, d = add(c, load(panel + (i + 2) * width)), add(d, load(panel + (i + 3) * width))
+                i += 4
+            while i < last:
+                a = add(a, load(panel + i * width))
+                i += 1
+            store(sums, add(add(a, b), add(c, d)))
+            for lane in range(min(<Py_ssize_t> LANES, channels - group * LANES)):
+                totals[lane] += sums[lane]
+        panel, totals = panel + LANES, totals + LANES
+
+
 cdef struct Channels:
     const real* dz
     real* db
@@ -287,7 +331,7 @@ cdef struct Channels:
 
 
 def sum_channels(dz, db, int threads):
-    """db[o] = sum of dz[n,o,p,q]: the gradient of `correlate` with respect to b. dz (in), db (out)."""
+    """db[o] = sum of dz[n,o,p,q], alone. dz (in), db (out)."""
     cdef Channels p
     cdef Batch gradients = batch_of(dz)
     p.dz, p.db = gradients.start, <real*> start_of(db)

@@ -17,7 +17,7 @@ axis, output p meets kernel tap u at position p*stride + u - pad of the input *d
 
 from libc.string cimport memset
 
-from simd cimport LANES, copy_run, even, load, odd, real, store, store_some, vec
+from simd cimport LANES, copy_run, even, load, odd, prefetch, real, store, store_some, vec
 
 
 cdef struct Side:
@@ -68,6 +68,7 @@ cdef enum:
     # Taps in a chunk. A panel of 16 pixels then takes 36 KB: it streams from the second-level cache
     # fast enough, and fewer chunks write results less often (512 against 256: 4% faster).
     CHUNK_TAPS = 576
+    AHEAD = 512  # numbers: how far rows that are copied are fetched ahead (1.01 times as fast, 6 MB of them 1.1)
     # Columns from which on two phases are split by whole vectors.
     LEAST_SPLIT = 4
 
@@ -236,6 +237,7 @@ cdef inline void copy_row(
         i = begin
         while i < end:
             store(to + i, load(row + i))
+            prefetch(row + i + AHEAD)
             i += LANES
     elif stride == 1:
         copy_run(to + begin, row + begin, end - begin)

@@ -73,9 +73,10 @@ def correlate(
 
 @_in_silence
 def correlate_weights(
-    x: Array, dz: Array, dw: Array, stride: Pair, pad: Pair, up: Pair, threads: int
+    x: Array, dz: Array, dw: Array, db: Array, stride: Pair, pad: Pair, up: Pair, threads: int
 ) -> None:
     dw[...] = 0
+    sum_channels(dz, db, threads)
     by_blas = _all_finite(x, dz)
     for p, q, seen, u, v in _windows(x, dw.shape[2:], dz.shape[2:], stride, pad, up):
         if by_blas:

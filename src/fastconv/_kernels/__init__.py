@@ -42,7 +42,7 @@ class KernelSet(NamedTuple):
     """The kernels for one dtype. `pyx/` documents the arguments of each, `pure` has them in NumPy."""
 
     correlate: Callable[[Array, Array, Array | None, Array, Pair, Pair, Pair, int], None]
-    correlate_weights: Callable[[Array, Array, Array, Pair, Pair, Pair, int], None]
+    correlate_weights: Callable[[Array, Array, Array, Array, Pair, Pair, Pair, int], None]
     sum_channels: Callable[[Array, Array, int], None]
     winograd: Callable[[Array, Array, Array | None, Array, Pair, Pair, Pair, int], bool]
     winograd_weights: Callable[[Array, Array, Array, Pair, int], bool]

@@ -188,13 +188,13 @@ def _weight_gradient(
 ) -> None:
     kernel = kernels(dw.dtype)
     threads = _threads(dz, dw, up)
-    kernel.sum_channels(dz, db, threads)
     if (
         winograd_runs(dw.shape, dz.shape, stride, pad, up, weights=True)
         and kernel.winograd_weights(x, dz, dw, pad, threads)
     ):
-        return
-    kernel.correlate_weights(x, dz, dw, stride, pad, up, threads)
+        kernel.sum_channels(dz, db, threads)
+    else:
+        kernel.correlate_weights(x, dz, dw, db, stride, pad, up, threads)
 
 
 def _geometry(
