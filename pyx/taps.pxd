@@ -68,7 +68,8 @@ cdef enum:
     # Taps in a chunk. A panel of 16 pixels then takes 36 KB: it streams from the second-level cache
     # fast enough, and fewer chunks write results less often (512 against 256: 4% faster).
     CHUNK_TAPS = 576
-    AHEAD = 512  # numbers: how far rows that are copied are fetched ahead (1.01 times as fast, 6 MB of them 1.1)
+    # Numbers, how far rows that are copied are fetched ahead. (1.01 times as fast, 6 MB of them 1.1.)
+    AHEAD = 512
     # Columns from which on two phases are split by whole vectors.
     LEAST_SPLIT = 4
 
