@@ -22,9 +22,11 @@ cdef enum:
     MOST_PARTS = 3
     FEWEST_ROWS = 4  # of an item, for another thread to have something to do
     MOST_TAPS = 576
-    # Taps of a chunk that are too few, where they are not all. (1x1 and 2x2 by 2, 3 to 24 of them: 1.6 to 3
-    # times as long as panels; 27 and more 0.7 to 1.4 times.)
+    # Taps of a chunk that are too few, where they are not all; by 2, which panels split whole vectors for.
+    # (1x1 and 2x2 by 2 to 4, 3 to 24 of them: 1.0 to 3 times as long as panels; 27 and 28 by 2 1.3 to 1.4
+    # times, by 3 0.8 to 0.9 times.)
     FEW_TAPS = 24
+    FEW_TAPS_BY_TWO = 32
     # Bytes of the filters, which pass by for every pixel, with one vector of images and with more. (AVX2,
     # 8 images, both dtypes: 100 KB in float32, one vector, 1.05 times the time of panels, 300 KB 1.4 times,
     # 2 MB 1.6 times; two vectors, 150 KB 0.8 of it, 600 KB to 2 MB 1.0 to 1.15 times.)
@@ -113,7 +115,9 @@ cdef inline bint cut_small(Small* p, int threads) noexcept nogil:
     most = SUMS_BYTES // (p.down.outs * p.across.outs * width * <Py_ssize_t> sizeof(real))
     if p.channels == 0 or most < SPARE_ROWS or ceil_div(p.w.O, most) > MOST_PARTS:
         return False
-    if p.channels < p.w.C and p.channels * p.down.kernel * p.across.kernel <= FEW_TAPS:
+    if p.channels < p.w.C and p.channels * p.down.kernel * p.across.kernel <= (
+        FEW_TAPS_BY_TWO if p.across.stride == 2 else FEW_TAPS
+    ):
         return False
     most = min(most, p.w.O)
     # Without a look at signals between. (Not of the rows below: threads must not change the choice.)

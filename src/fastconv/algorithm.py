@@ -72,10 +72,10 @@ _TILE_OUTPUTS = {1: 1, 2: 4, 3: 4, 5: 2}
 # longer than choosing the faster one each time.
 # - A multiply-add of a direct convolution with upsampling:
 _UPSAMPLED = 1.65
-# - one for many small images, if filters are not large, which conv.pyx does with images as lanes and, with
-#   stride 1, without their borders:
+# - one for many small images, if filters are not large (for a single vector of images: smaller), which
+#   conv.pyx does with images as lanes and, with stride 1, without their borders:
 _SMALL = 1.08
-_SMALL_IMAGES, _SMALL_ROW, _SMALL_PIXELS, _SMALL_FILTERS = 8, 16, 196, 1 << 16
+_SMALL_IMAGES, _SMALL_ROW, _SMALL_PIXELS, _SMALL_FILTERS = 8, 16, 196, (1 << 14, 1 << 16)
 # - one of transformed tiles, with a stride or upsampling; their number goes up to whole vectors:
 _PHASES_PRODUCT, _TILES = 1.2, 8
 # - the transforms of a number of input and of output; more where lines alone are transformed, and where
@@ -136,7 +136,7 @@ def _judge(
     direct = N * P * Q * O * C * KH * KW / (up[0] * up[1])
     if (
         not weights and N >= _SMALL_IMAGES and Q <= _SMALL_ROW and P * Q <= _SMALL_PIXELS
-        and O * C * KH * KW <= _SMALL_FILTERS
+        and _SMALL_FILTERS[N > _SMALL_IMAGES] >= O * C * KH * KW
     ):
         direct *= _SMALL
         if steps == 1:
