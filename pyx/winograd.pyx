@@ -24,9 +24,10 @@ cdef enum:
     # does not fit has the weights transformed again. (Two threads: as many inputs as for one took up to
     # 1.36 times as long.) All weights go at once where both, a panel of inputs and one of outputs for each
     # thread take no more: then inputs need not be kept. (1 to 3 MB of weights, AVX2, both dtypes: 1.0 to 1.2
-    # times as fast, 7x7 1.1 to 1.5.)
+    # times as fast, 7x7 1.1 to 1.5. With two threads up to 4.7 MB; more was not measured.)
     WEIGHTS_BYTES = 1 << 20
     INPUTS_BYTES = 5 << 19
+    MOST_WEIGHTS_BYTES = 7 << 20
     # Input channels of one item of their transform.
     CHANNELS = 16
     # With fewer panels than this for each of several threads, items are parts of the output channels.
@@ -104,7 +105,10 @@ cdef bint convolve(Problem* p, int threads) except -1:
     output_size = p.tiling.elements * p.w.O * p.tiling.ups * PANEL * sizeof(real)
     few_panels = threads > 1 and panels < FEW_PANELS * threads
     group, inputs_size = p.w.O, (panels if few_panels else <Py_ssize_t> threads) * panel_size
-    if group * filter_size + inputs_size + threads * output_size > threads * (WEIGHTS_BYTES + INPUTS_BYTES):
+    if group * filter_size > min(
+        <Py_ssize_t> MOST_WEIGHTS_BYTES,
+        threads * (WEIGHTS_BYTES + INPUTS_BYTES - output_size) - inputs_size,
+    ):
         group = min(p.w.O, max(ceil_div(6, p.tiling.ups), WEIGHTS_BYTES // filter_size))
         group = ceil_div(p.w.O, ceil_div(p.w.O, group))
     p.output_plane = (group * p.tiling.ups + SPARE_ROWS) * PANEL + PAD
