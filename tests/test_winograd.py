@@ -117,6 +117,17 @@ def test_weights_of_so_many_channels_that_some_are_transformed_at_a_time(dtype):
     assert error <= 80 * np.finfo(dtype).eps * abs(found["direct"]).max()
 
 
+@pytest.mark.parametrize("sizes", [(7, 9), (30, 34)], ids=["few tiles", "many"])
+def test_more_channels_than_kernels_in_parts_may_have(dtype, sizes):
+    (A, W, b, dLdZ), steps = problem(np.random.default_rng(8), dtype, ((3, 3), ONE, ONE), (1, 600, 20, sizes))
+    with fc.use_conv_algorithm("direct"):
+        exact = compute(*(x.astype(np.float64) for x in (A, W, b, dLdZ)), *steps)
+    with fc.use_conv_algorithm("winograd"):
+        found = compute(A, W, b, dLdZ, *steps)
+    for result, expected, units in zip(found, exact, (40, 40, 80)):
+        assert abs(result - expected).max() <= units * np.finfo(dtype).eps * abs(expected).max()
+
+
 @pytest.mark.parametrize("kernel", [3, 5, 9])
 def test_one_dimension(backend, dtype, kernel):
     rng = np.random.default_rng(6)

@@ -123,8 +123,8 @@ def _judge(
     high, wide = _taps(KH, stride[0], pad[0], up[0]), _taps(KW, stride[1], pad[1], up[1])
     pieces = 1
     if steps == 1:
-        (high, down), (wide, across) = _cut(high), _cut(wide)
-        pieces = down * across
+        high, wide = piece_taps(KH), piece_taps(KW)
+        pieces = _over(KH, high) * _over(KW, wide)
     if high not in _TILE_OUTPUTS or wide not in _TILE_OUTPUTS or wide == 1:
         return False, False
     if weights and (pieces > 1 or 2 in (high, wide)):
@@ -167,10 +167,9 @@ def _over(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def _cut(kernel: int) -> tuple[int, int]:
-    """Taps of the pieces of a kernel with stride 1, and how many there are."""
-    taps = 2 if kernel == 4 else 3 if kernel > 5 else kernel
-    return taps, _over(kernel, taps)
+def piece_taps(kernel: int) -> int:
+    """Those of each piece of a kernel with stride 1, or all (`side_of` in pyx/transforms.pxd)."""
+    return 2 if kernel == 4 else 3 if kernel > 5 else kernel
 
 
 def _taps(kernel: int, stride: int, pad: int, up: int) -> int:

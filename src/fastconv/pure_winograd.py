@@ -10,6 +10,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from .algorithm import piece_taps
+
 Array = NDArray[np.floating]
 Pair = tuple[int, int]
 Transforms = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
@@ -95,8 +97,8 @@ def phases(
 
 
 def _cut(x: Array, w: Array, pad: Pair, outs: Pair) -> tuple[Array, Array, Pair, Pair]:
-    """Kernels of 4 taps in pieces of 2, longer ones than 5 in pieces of 3."""
-    taps = [2 if size == 4 else 3 if size > 5 else size for size in w.shape[2:]]
+    """Long kernels in pieces."""
+    taps = [piece_taps(size) for size in w.shape[2:]]
     firsts = [list(range(0, size, part)) for size, part in zip(w.shape[2:], taps)]
     if len(firsts[0]) == len(firsts[1]) == 1:
         return x, w, pad, outs
