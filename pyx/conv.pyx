@@ -21,7 +21,7 @@ from taps cimport (
     Block, Grid, Side, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut, gcd, phases,
     prepare, prepared_size, tabulate_taps,
 )
-from tile cimport MAX_ROWS, even_rows, rows_for, tile_for, vectors_for, vectors_left
+from tile cimport MAX_ROWS, even_rows, follow, rows_for, tile_for, vectors_for, vectors_left
 
 cdef enum:
     # Outputs in a block: a tile's weights (2 to 14 KB) are used 8 times or more from the first-level cache.
@@ -162,9 +162,9 @@ cdef inline int vectors_of(const Problem* p, Py_ssize_t rows) noexcept nogil:
     return vectors_for(even_rows(even_rows(rows, p.together) * p.alike, 6))
 
 
-cdef inline Py_ssize_t table_size(const Problem* p) noexcept nogil:
-    """Bytes of a table of the taps of all parts."""
-    return p.down.parts * p.across.parts * chunk_taps(&p.grid) * sizeof(Py_ssize_t)
+cdef inline Py_ssize_t tables_size(const Problem* p) noexcept nogil:
+    """Bytes of two tables of the taps of each part."""
+    return 2 * p.down.parts * p.across.parts * chunk_taps(&p.grid) * sizeof(Py_ssize_t)
 
 
 cdef inline Py_ssize_t aside_size(const Problem* p, Py_ssize_t width) noexcept nogil:
@@ -180,7 +180,7 @@ cdef Py_ssize_t correlate_scratch(const Problem* p) noexcept nogil:
     return (
         round_to_line(prepared_size(&p.grid) * sizeof(real))
         + 2 * round_to_line(taps * sizeof(Py_ssize_t))
-        + 2 * round_to_line(table_size(p))
+        + round_to_line(tables_size(p))
         + round_to_line(aside_size(p, width))
         + round_to_line(p.strips * taps * width * sizeof(real))  # panels
     )
@@ -191,20 +191,14 @@ cdef int correlate_item(const void* problem, Py_ssize_t item, char* scratch) noe
     cdef const Grid* grid = &p.grid
     cdef Py_ssize_t most_taps = chunk_taps(grid)
     cdef real* image_scratch = <real*> carve(&scratch, prepared_size(grid) * sizeof(real))
-    cdef Py_ssize_t* columns
-    cdef Py_ssize_t* weights
     cdef Py_ssize_t* panel_rows
     cdef real* panels
     cdef Job job
     cdef Py_ssize_t index, width
-    cdef int i
     job.p = p
     job.taps = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
     panel_rows = <Py_ssize_t*> carve(&scratch, most_taps * sizeof(Py_ssize_t))
-    columns = <Py_ssize_t*> carve(&scratch, table_size(p))
-    weights = <Py_ssize_t*> carve(&scratch, table_size(p))
-    for i in range(p.down.parts * p.across.parts):
-        job.part[i].columns, job.part[i].weights = columns + i * most_taps, weights + i * most_taps
+    job.tables = <Py_ssize_t*> carve(&scratch, tables_size(p))
     job.o_first = item % p.row_parts * p.rows
     job.o_last = min(p.w.O, job.o_first + p.rows)
     job.VN = vectors_of(p, job.o_last - job.o_first)
@@ -252,18 +246,28 @@ cdef int fill_item(const void* problem, Py_ssize_t item, char* scratch) noexcept
     return 0
 
 
-cdef void tabulate(Job* job, const Py_ssize_t* offsets) noexcept nogil:
-    """The tables of all parts, for taps that have such offsets."""
+cdef void tabulate(Job* job, const Py_ssize_t* offsets, Py_ssize_t width) noexcept nogil:
+    """The tables of all parts, for taps that have such offsets, and tiles of that width."""
     cdef const Problem* p = job.p
     cdef Taps* taps = job.part
     cdef const Layout* layout = p.layout
+    cdef Py_ssize_t* columns = job.tables
+    cdef Py_ssize_t* weights
     cdef int d, a
     for d in range(p.down.parts):
         for a in range(p.across.parts):
+            weights = columns + job.tap_count
             taps.count = tabulate_part(
                 &p.grid, &job.chunk, &p.down.part[d].axis, &p.across.part[a].axis,
-                layout.per_channel, layout.per_row, layout.per_col, offsets, taps.columns, taps.weights,
+                layout.per_channel, layout.per_row, layout.per_col, offsets, columns, weights,
             )
+            taps.columns, taps.weights = columns, weights
+            taps.first_column = taps.first_weight = 0
+            if taps.count and follow(weights, taps.count, 1):
+                taps.weights, taps.first_weight = NULL, weights[0]
+                if follow(columns, taps.count, width):
+                    taps.columns, taps.first_column = NULL, columns[0]
+            columns += 2 * job.tap_count
             taps, layout = taps + 1, layout + 1
 
 
@@ -277,7 +281,7 @@ cdef void direct_strips(Job* job, Py_ssize_t width) noexcept nogil:
     cdef Py_ssize_t pitch = job.image.per_row, total = (block.rows - 1) * pitch + block.cols
     cdef Py_ssize_t n, at, start, row, col, lane, first, last
     cdef Strip* strip
-    tabulate(job, job.taps)
+    tabulate(job, job.taps, width)
     for n in range(block.images):
         at = 0
         while at < total:
@@ -316,7 +320,7 @@ cdef void panel_strips(Job* job, Py_ssize_t* rows, real* panels) noexcept nogil:
             VN, width = needed, needed * LANES
             for t in range(job.tap_count):
                 rows[t] = t * width
-            tabulate(job, rows)
+            tabulate(job, rows, width)
         panel = panels + job.strips * job.tap_count * width
         strip = open_strip(job, panel)
         lane = 0
@@ -362,15 +366,16 @@ cdef void multiply(Job* job, int VN) noexcept nogil:
 cdef inline void multiply_straight(Job* job, int index, int VN, Py_ssize_t o, int count) noexcept nogil:
     cdef const Problem* p = job.p
     cdef const Strip* strip = &job.strip[index]
+    cdef const Taps* taps = job.part
     cdef const real* rows[MAX_ROWS]
     cdef real* out = p.out + o * p.out_per_channel
     cdef int r
     for r in range(count):
-        rows[r] = p.layout[0].first + (o + r) * p.w.per_filter
+        rows[r] = p.layout[0].first + (o + r) * p.w.per_filter + taps.first_weight
         if index + 1 < job.strips:
             prefetch(out + r * p.out_per_channel + job.span[job.strip[index + 1].first].target)
     tile_for(count, VN)(
-        job.part.count, rows, job.part.weights, strip.columns, job.part.columns,
+        taps.count, rows, taps.weights, strip.columns + taps.first_column, taps.columns,
         out + job.span[strip.first].target, p.out_per_channel,
         p.bias + o if p.bias != NULL and not job.accumulate else NULL, job.accumulate,
     )
@@ -404,12 +409,16 @@ cdef inline void multiply_part(
     cdef const real* filters[MAX_ROWS]
     cdef real biases[MAX_ROWS]
     cdef bint with_bias = p.bias != NULL and not job.accumulate
+    cdef const real* columns = strip.columns + taps.first_column
     cdef Py_ssize_t left = rows_aside(p, count, d, a), row = 0, col = 0, width = VN * LANES
     cdef int R, r
     while left > 0:
         R = rows_for(left, VN)
         for r in range(R):
-            filters[r] = layout.first + o * p.w.per_filter + row * layout.down + col * layout.across
+            filters[r] = (
+                layout.first + taps.first_weight
+                + o * p.w.per_filter + row * layout.down + col * layout.across
+            )
             if with_bias:
                 biases[r] = p.bias[o]
             if job.accumulate:
@@ -421,7 +430,7 @@ cdef inline void multiply_part(
                 if row == down.count:
                     row, o = 0, o + 1
         tile_for(R, VN)(
-            taps.count, filters, taps.weights, strip.columns, taps.columns, aside, width,
+            taps.count, filters, taps.weights, columns, taps.columns, aside, width,
             biases if with_bias else NULL, job.accumulate,
         )
         aside += R * width

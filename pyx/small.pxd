@@ -10,7 +10,7 @@ from buffers cimport Filters
 from parallel cimport MACS_BETWEEN_SIGNALS, carve, round_to_line
 from simd cimport LANES, REGISTERS, load, load_some, real, store, store_some, transpose, vec
 from taps cimport Axis, Side, ceil_div, phase_of, phases
-from tile cimport MAX_ROWS, SPARE_ROWS, rows_for, rows_in_tiles, tile_for
+from tile cimport MAX_ROWS, SPARE_ROWS, follow, rows_for, rows_in_tiles, tile_for
 
 cdef enum:
     # Bytes of the transposed images of a chunk, and of the sums of an item: both stay in the
@@ -210,6 +210,7 @@ cdef inline void sum_phase(
     cdef const real* rows[MAX_ROWS]
     cdef real bias[MAX_ROWS]
     cdef int R, r
+    cdef const Py_ssize_t* table = weights
     for row in range(h.outs):
         us = inside_of(h, row)
         tabulated.first, tabulated.count = 0, -1
@@ -217,6 +218,7 @@ cdef inline void sum_phase(
             vs = inside_of(w, col)
             if vs.first != tabulated.first or vs.count != tabulated.count:
                 count = tabulate_inside(p, h, w, us, vs, c, channels, taps, weights)
+                table = NULL if follow(weights, count, 1) else weights
                 tabulated = vs
             corner = (h.origin + row * h.stride + us.first) * w.size + w.origin + col * w.stride + vs.first
             out = (h.out_first + row * h.out_step) * p.across.outs + w.out_first + col * w.out_step
@@ -225,11 +227,11 @@ cdef inline void sum_phase(
                 R = rows_for(o_last - o, p.VN)
                 for r in range(R):
                     i = min(o + r, o_last - 1)
-                    rows[r] = p.w.start + i * p.w.per_filter
+                    rows[r] = p.w.start + i * p.w.per_filter + (0 if table != NULL else weights[0])
                     bias[r] = p.bias[i] if p.bias != NULL else 0
                 i = ((o - o_first) * pixels + out) * width
                 tile_for(R, p.VN)(
-                    count, rows, weights, image + corner * width, taps, sums + i, pixels * width, bias, c > 0
+                    count, rows, table, image + corner * width, taps, sums + i, pixels * width, bias, c > 0
                 )
                 o += R
 

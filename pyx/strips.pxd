@@ -69,10 +69,10 @@ cdef struct Strip:
 
 
 cdef struct Taps:
-    # Of a part down and a part across.
-    Py_ssize_t count
-    Py_ssize_t* columns
-    Py_ssize_t* weights
+    # Of a part down and a part across, as a tile takes them: tables, or NULL and the first.
+    Py_ssize_t count, first_column, first_weight
+    const Py_ssize_t* columns
+    const Py_ssize_t* weights
 
 
 cdef struct Job:
@@ -86,6 +86,7 @@ cdef struct Job:
     int VN  # vectors of a tile
     Py_ssize_t tap_count
     Py_ssize_t* taps
+    Py_ssize_t* tables
     Taps part[MOST_PARTS * MOST_PARTS]
     bint accumulate
     real* aside

@@ -279,9 +279,6 @@ cdef int panel_item(const void* problem, Py_ssize_t item, char* scratch) noexcep
     cdef int run_count = runs_of(&p.tiling, (p.panel + panel) * PANEL, runs)
     cdef int R, r, VN = 2, bad = 0
     cdef Py_ssize_t c, o, e
-    for c in range(p.C):
-        channels[c] = c // p.images.C * p.split_pitch + c % p.images.C
-        input_rows[c] = c * PANEL
     if inputs != NULL:
         inputs += panel * p.tiling.elements * p.input_plane
     else:
@@ -289,6 +286,12 @@ cdef int panel_item(const void* problem, Py_ssize_t item, char* scratch) noexcep
         read_tiles(&p.images, &p.tiling, run_count, runs, 0, p.C, inputs, PANEL, p.input_plane)
     if runs[run_count - 1].lane + runs[run_count - 1].tiles <= LANES:
         VN = 1
+    if VN == 2 and (p.C == p.images.C or p.split_pitch == p.images.C):
+        channels = input_rows = NULL  # they follow one another
+    else:
+        for c in range(p.C):
+            channels[c] = c // p.images.C * p.split_pitch + c % p.images.C
+            input_rows[c] = c * PANEL
     for e in range(p.tiling.elements):
         o = o_first
         while o < o_last:

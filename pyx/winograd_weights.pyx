@@ -213,10 +213,7 @@ cdef inline void copy_rows(
 
 cdef Py_ssize_t item_scratch(const Problem* p) noexcept nogil:
     """Bytes that `sums_item` carves from its scratch."""
-    return (
-        2 * round_to_line(p.slab * sizeof(Py_ssize_t))
-        + round_to_line(sums_size(p) * sizeof(real))
-    )
+    return round_to_line(sums_size(p) * sizeof(real))
 
 
 cdef Py_ssize_t sums_size(const Problem* p) noexcept nogil:
@@ -227,17 +224,12 @@ cdef int sums_item(const void* problem, Py_ssize_t item, char* scratch) noexcept
     """What a slab adds to dw, for a block of input and one of output channels; 1 if not all is finite."""
     cdef const Problem* p = <const Problem*> problem
     cdef Py_ssize_t row_block = item // p.column_blocks, column_block = item % p.column_blocks
-    cdef Py_ssize_t* tiles = <Py_ssize_t*> carve(&scratch, p.slab * sizeof(Py_ssize_t))
-    cdef Py_ssize_t* gradient_rows = <Py_ssize_t*> carve(&scratch, p.slab * sizeof(Py_ssize_t))
     # [element][input channel][output channel]
     cdef real* sums = <real*> carve(&scratch, sums_size(p) * sizeof(real))
     cdef const real* rows[MAX_ROWS]
     cdef Py_ssize_t first = row_block * p.rows, count = min(p.rows, p.channels - first)
-    cdef Py_ssize_t t, e, c, v
+    cdef Py_ssize_t e, c, v
     cdef int R, r, bad = 0
-    for t in range(p.tiles):
-        tiles[t] = t
-        gradient_rows[t] = t * WIDTH
     for e in range(p.tiling.elements):
         c = 0
         while c < count:
@@ -245,9 +237,9 @@ cdef int sums_item(const void* problem, Py_ssize_t item, char* scratch) noexcept
             for r in range(R):
                 rows[r] = p.inputs + e * p.input_plane + (first + min(c + r, count - 1)) * p.slab
             tile_for(R, 2)(
-                p.tiles, rows, tiles,
-                p.gradients + (column_block * p.tiling.elements + e) * p.gradient_plane,
-                gradient_rows, sums + (e * CHANNELS + c) * WIDTH, WIDTH, NULL, False,
+                p.tiles, rows, NULL,
+                p.gradients + (column_block * p.tiling.elements + e) * p.gradient_plane, NULL,
+                sums + (e * CHANNELS + c) * WIDTH, WIDTH, NULL, False,
             )
             c += R
     for v in range(2):
