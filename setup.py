@@ -59,6 +59,7 @@ if DEBUG:
 if SANITIZE:
     # Optimised a little, for the speed of the tests; the first finding ends the process.
     FLAGS = ["-O1", "-g1", "-fno-omit-frame-pointer", f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all"]
+    FLAGS += ["-UNDEBUG"] if DEBUG else []
     IN_PLACE = []
 MACROS = [("CYTHON_TRACE_NOGIL", "1")] if TRACE else []
 if not (DEBUG or TRACE):
@@ -67,13 +68,34 @@ if not (DEBUG or TRACE):
     MACROS.append(("CYTHON_INLINE", "inline __attribute__((always_inline))"))
 
 
-def compiled(names_to_sources, build_dir):
-    return cythonize(
-        [Extension(name, [source], include_dirs=["pyx"]) for name, source in names_to_sources.items()],
-        build_dir=f"build/cython/{build_dir}",
+def extension_table():
+    table = {"cpu": [Extension("fastconv._kernels._cpu", ["pyx/_cpu.pyx"])]}
+    for level, level_flags in LEVELS.items():
+        for real in REALS:
+            table[f"{level}_{real}"] = [
+                Extension(
+                    f"fastconv._kernels.{family}_{level}_{real}",
+                    [f"pyx/{family}.pyx"],
+                    include_dirs=["pyx"],
+                    define_macros=[(f"FASTCONV_{real.upper()}", None), *MACROS],
+                    extra_compile_args=[*FLAGS, *level_flags],
+                    extra_link_args=[f"-fsanitize={SANITIZE}"] if SANITIZE else [],
+                )
+                for family in FAMILIES
+            ]
+    return table
+
+
+def to_c(name, extensions):
+    """Cython's part, into a folder of that name."""
+    translated = cythonize(
+        # Names and sources alone: cythonize gives extensions of one source the settings of the first.
+        [Extension(extension.name, extension.sources) for extension in extensions],
+        build_dir=f"build/cython/{name}",
         include_path=["pyx"],
         annotate=ANNOTATE,
         force=CHANGED or None,
+        nthreads=os.cpu_count(),
         compiler_directives={
             "language_level": 3,
             "boundscheck": DEBUG,
@@ -84,30 +106,16 @@ def compiled(names_to_sources, build_dir):
             "freethreading_compatible": True,
         },
     )
-
-
-def extension_table():
-    table = compiled({"fastconv._kernels._cpu": "pyx/_cpu.pyx"}, "cpu")
-    for level, level_flags in LEVELS.items():
-        for real in REALS:
-            variants = compiled(
-                {f"fastconv._kernels.{family}_{level}_{real}": f"pyx/{family}.pyx" for family in FAMILIES},
-                f"{level}_{real}",
-            )
-            # Set afterwards: cythonize gives extensions of one source the settings of the first.
-            for extension in variants:
-                extension.define_macros = [(f"FASTCONV_{real.upper()}", None), *MACROS]
-                extension.extra_compile_args = [*FLAGS, *level_flags]
-                if SANITIZE:
-                    extension.extra_link_args = [f"-fsanitize={SANITIZE}"]
-            table += variants
-    return table
+    for extension, in_c in zip(extensions, translated):
+        extension.sources, extension.depends = in_c.sources, in_c.depends
 
 
 class BuildKernels(build_ext):
     """Compiles in parallel, and with OpenMP where the compiler has it."""
 
     def build_extensions(self):
+        for name, extensions in TABLE.items():
+            to_c(name, extensions)
         self.parallel = self.parallel or os.cpu_count()
         self.force = self.force or CHANGED
         in_place = IN_PLACE if self.compiler_has(IN_PLACE) else []
@@ -148,7 +156,10 @@ class BuildPython(build_py):
             Path(root, "_pure_build.py").write_text('"""This copy was built without kernels."""\n')
 
 
-setup(
-    ext_modules=[] if switch("PURE") else extension_table(),
-    cmdclass={"build_ext": BuildKernels, "build_py": BuildPython},
-)
+TABLE = {} if switch("PURE") else extension_table()
+
+if __name__ == "__main__":  # Cython's processes may import this file
+    setup(
+        ext_modules=[extension for extensions in TABLE.values() for extension in extensions],
+        cmdclass={"build_ext": BuildKernels, "build_py": BuildPython},
+    )
