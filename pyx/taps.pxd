@@ -17,7 +17,7 @@ axis, output p meets kernel tap u at position p*stride + u - pad of the input *d
 
 from libc.string cimport memset
 
-from simd cimport LANES, copy_run, even, load, odd, prefetch, real, store, store_some, vec
+from simd cimport LANES, copy_run, even, load, odd, prefetch, real, splat, store, store_some, vec
 
 
 cdef struct Side:
@@ -232,21 +232,32 @@ cdef inline void copy_row(
     `beyond` allows to read and write up to LANES - 1 numbers too many.
     """
     cdef Py_ssize_t i
-    for i in range(begin):
-        to[i] = 0
     if stride == 1 and beyond:
+        set_zero(to, begin)
         i = begin
         while i < end:
             store(to + i, load(row + i))
             prefetch(row + i + AHEAD)
             i += LANES
-    elif stride == 1:
+        set_zero(to + end, count - end)
+        return
+    for i in range(begin):
+        to[i] = 0
+    if stride == 1:
         copy_run(to + begin, row + begin, end - begin)
     else:
         for i in range(begin, end):
             to[i] = row[i * stride]
     for i in range(end, count):
         to[i] = 0
+
+
+cdef inline void set_zero(real* to, Py_ssize_t count) noexcept nogil:
+    """By whole vectors, up to LANES - 1 numbers too many."""
+    cdef Py_ssize_t i = 0
+    while i < count:
+        store(to + i, splat(0))
+        i += LANES
 
 
 cdef inline void split_row(const real* row, Py_ssize_t count, real* evens, real* odds) noexcept nogil:
