@@ -2,7 +2,7 @@
 
 `correlate` is both, for every convolution of the package, strided and transposed ones included
 (functional/conv.py says which arguments make which). taps.pxd tells where it reads, tile.pxd how it
-multiplies, small.pxd is another way for small images. In what order a result is summed depends on the
+multiplies; small.pxd is another way for small images, single.pxd for one output channel. In what order a result is summed depends on the
 problem alone, so results are the same bits on any number of threads.
 """
 
@@ -13,13 +13,14 @@ from packing cimport Layout, Packing, layout_of, pack, packing_of
 from parallel cimport MACS_BETWEEN_SIGNALS, allocate, carve, on_line, round_to_line, run_items
 from phases cimport MOST_PHASES, Joint, Part, join, tabulate_part, unweave, weaver_for
 from simd cimport LANES, prefetch, real
+from single cimport Single, cut_single, pack_single, single_item, single_scratch
 from small cimport Small, are_finite, cut_small, small_item, small_scratch
 from strips cimport (
     Job, Problem, Span, Strip, Taps, add_span, close_strip, gather_panel, goes_direct, open_strip, strips_for,
 )
 from taps cimport (
     Block, Grid, Side, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut, gcd, phases,
-    prepare, prepared_size, tabulate_taps,
+    phase_of, prepare, prepared_size, tabulate_taps,
 )
 from tile cimport MAX_ROWS, even_rows, follow, rows_for, tile_for, vectors_for, vectors_left
 
@@ -77,6 +78,8 @@ def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
             run_items(small_item, &small, ceil_div(small.N, small.VN * LANES) * small.row_parts, macs,
                       small_scratch(&small), threads)
             return
+    if p.w.O == sh == sw == uh == uw == 1 and correlate_single(&p, bias, results.start, threads):
+        return
     packing = packing_of(&p.w, uh, uw, images.N * P * Q // (uh * uw))
     if packing.group:
         memory = allocate(1, packing.group * packing.pitch * sizeof(real))
@@ -92,6 +95,26 @@ def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
             first += packing.group or packing.given.O
     finally:
         free(memory)
+
+
+cdef bint correlate_single(const Problem* problem, const real* bias, real* out, int threads) except *:
+    """One output channel, as single.pxd does it; False if it does not."""
+    cdef Single p
+    cdef char* memory
+    p.grid = problem.grid
+    p.grid.h, p.grid.w = phase_of(&problem.sides[0], 0, True), phase_of(&problem.sides[1], 0, True)
+    if not cut_single(&p, threads):
+        return False
+    p.out, p.bias = out, bias[0] if bias != NULL else 0
+    memory = allocate(1, p.R * p.pitch * sizeof(real))
+    p.weights = <real*> on_line(memory)
+    try:
+        pack_single(&p, &problem.w, <real*> p.weights)
+        run_items(single_item, &p, p.grid.blocks, <double> p.grid.N * problem.P * problem.Q * p.pitch,
+                  single_scratch(&p), threads)
+    finally:
+        free(memory)
+    return True
 
 
 cdef int correlate_filters(Problem* p, int threads) except -1:

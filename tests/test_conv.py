@@ -132,6 +132,8 @@ EDGES = {
     "patches, more phases than are joined": (2, 3, 5, (40, 90), (20, 33), (20, 33), (0, 0), (1, 1)),
     "more phases than are joined": (2, 3, 5, (45, 99), (24, 20), (18, 17), (3, 2), (1, 1)),
     "more parts than are joined": (2, 3, 5, (9, 40), (11, 13), (5, 6), (2, 3), (7, 11)),
+    "single filter, rows of several blocks": (1, 2, 1, (9, 2500), (5, 3), (1, 1), (1, 1), (1, 1)),
+    "single filter, columns of several blocks": (1, 2, 1, (700, 40), (3, 3), (1, 1), (1, 1), (1, 1)),
     "upsampling, rows of several blocks": (1, 2, 3, (1, 300), (1, 5), (1, 1), (0, 0), (1, 3)),
 }
 
@@ -163,6 +165,16 @@ def test_every_count_of_channels_equals_definition(dtype, channels, padding):
 def test_every_width_equals_definition(dtype, width):
     for filters in (1, 2, 3, 5, 17):
         check_integers(2, 2, filters, (2, width), (2, 1), (1, 1), (0, 0), (1, 1), dtype)
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (4, 2), (5, 5), (7, 1), (13, 18)])
+def test_single_filters_equal_definition(dtype, kernel):
+    # Heights and widths around those of tiles, in float32 and float64 at every level; several chunks of channels.
+    for channels, height in ((1, 3), (2, 4), (3, 5), (2, 6), (1, 7), (50, 8), (2, 11), (1, 85)):
+        for width in (7, 8, 12, 15, 16, 23, 24, 25, 33, 48, 61):
+            image = height + kernel[0] - 1, width + kernel[1] - 1
+            check_integers(2, channels, 1, image, kernel, (1, 1), (0, 0), (1, 1), dtype)
+            check_integers(1, 1, channels, image, kernel, (1, 1), (1, 1), (1, 1), dtype)
 
 
 @pytest.mark.parametrize("stride", [2, 3, 4, 5])

@@ -45,6 +45,8 @@ WORK = {
     "few channels": ((4, 3, 64, 64), lambda A, r: conv(A, r(8, 3, 5, 5))),
     "many channels, small images": ((3, 64, 9, 7), lambda A, r: conv(A, r(96, 64, 3, 3), padding=1)),
     "one image": ((1, 3, 120, 130), lambda A, r: conv(A, r(7, 3, 7, 7))),
+    "single filter": ((3, 7, 61, 43), lambda A, r: conv(A, r(1, 7, 5, 3), padding=1)),
+    "single channel": ((3, 1, 61, 43), lambda A, r: conv(A, r(9, 1, 3, 3), padding=1)),
     "strided and padded": ((3, 17, 41, 43), lambda A, r: conv(A, r(33, 17, 3, 3), stride=2, padding=2)),
     "upsampled": ((3, 16, 21, 23), lambda A, r: conv(A, r(20, 16, 4, 4), upsampling=3)),
     "one long row": ((2, 24, 1, 3000), lambda A, r: conv(A, r(8, 24, 1, 8), stride=(1, 4))),
