@@ -2,8 +2,8 @@
 
 `correlate` is both, for every convolution of the package, strided and transposed ones included
 (functional/conv.py says which arguments make which). taps.pxd tells where it reads, tile.pxd how it
-multiplies; small.pxd is another way for small images, single.pxd for one output channel. In what order a result is summed depends on the
-problem alone, so results are the same bits on any number of threads.
+multiplies; small.pxd is another way for small images, single.pxd for one output channel. In what order a
+result is summed depends on the problem alone, so results are the same bits on any number of threads.
 """
 
 from libc.stdlib cimport free

@@ -1,10 +1,10 @@
 """Convolution to a single channel, with stride 1: the rows of a tile are rows of the result.
 
-Tap by tap (strips.pxd), one output channel makes tiles of one row, which load a vector for every multiply-add.
-But results one below the other read the same rows of the image. A tile of R of them goes through the kernel in KH
-steps: in step k, result r meets image row k by row k - r of the kernel, if r <= k; the results below that one
-meet image row k + KH by row k + KH - r. So a vector that is loaded serves R results, or two serve them.
-(AVX2, both dtypes, 1 to 64 channels, 3x3 to 11x11: 1.05 to 1.45 times as fast.)
+Tap by tap (strips.pxd), one output channel makes tiles of one row, which load a vector for every
+multiply-add. But results one below the other read the same rows of the image. A tile of R of them goes
+through the kernel in KH steps: in step k, result r meets image row k by row k - r of the kernel, if r <= k;
+the results below that one meet image row k + KH by row k + KH - r. So a vector that is loaded serves R
+results, or two serve them. (AVX2, both dtypes, 1 to 64 channels, 3x3 to 11x11: 1.05 to 1.45 times as fast.)
 """
 
 from buffers cimport Filters
