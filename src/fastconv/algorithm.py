@@ -75,7 +75,7 @@ _UPSAMPLED = 1.65
 # - one for many small images, if filters are not large (for a single vector of images: smaller), which
 #   conv.pyx does with images as lanes and, with stride 1, without their borders:
 _SMALL = 1.08
-_SMALL_IMAGES, _SMALL_ROW, _SMALL_PIXELS, _SMALL_FILTERS = 8, 16, 196, (1 << 14, 1 << 16)
+_SMALL_IMAGES, _SMALL_ROW, _SMALL_PIXELS, _SMALL_FILTERS = 8, 16, 196, (10 << 10, 1 << 16)
 # - one of transformed tiles, with a stride or upsampling; their number goes up to whole vectors:
 _PHASES_PRODUCT, _TILES = 1.2, 8
 # - the transforms of a number of input and of output; more where lines alone are transformed, and where
