@@ -28,8 +28,8 @@ cdef enum:
     FEW_TAPS = 24
     FEW_TAPS_BY_TWO = 32
     # Bytes of the filters, which pass by for every pixel, with one vector of images and with more. (AVX2,
-    # 8 images, both dtypes: 37 KB in float32, one vector, as long as panels, 50 KB 1.1 times, 300 KB 1.4 times,
-    # 2 MB 1.6 times; two vectors, 150 KB 0.8 of it, 600 KB to 2 MB 1.0 to 1.15 times.)
+    # 8 images, both dtypes: 37 KB in float32, one vector, as long as panels, 50 KB 1.1 times, 300 KB 1.4
+    # times, 2 MB 1.6 times; two vectors, 150 KB 0.8 of it, 600 KB to 2 MB 1.0 to 1.15 times.)
     FILTERS_BYTES = 40 << 10
     FILTERS_BYTES_WIDE = 1 << 19
     # Multiply-adds, in percent of those that direct convolution does, padding included.

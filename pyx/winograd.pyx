@@ -1,7 +1,7 @@
 """Convolution by Winograd's algorithm: forward, and gradient with respect to the input.
 
 transforms.pxd has the algorithm. The weights of a group of output channels are transformed first, by
-all threads; then each work item takes one panel of tiles from the input to the output.
+all threads; then each work item takes one panel of tiles, or two, from the input to the output.
 """
 
 from libc.stdlib cimport free
@@ -28,6 +28,13 @@ cdef enum:
     WEIGHTS_BYTES = 1 << 20
     INPUTS_BYTES = 5 << 19
     MOST_WEIGHTS_BYTES = 7 << 20
+    # Panels that an item has together, so that what it reads of the weights serves them all; but only so many
+    # bytes of inputs and outputs for each byte of a number (two threads: and where there are so many panels
+    # for each). (AVX2, float64: 32 to 128 channels 1.03 to 1.1 times as fast, 256 0.98; float32: 32 to 64
+    # channels 1.03, 128 0.95 to 1.0. Three and four: as two, or less.)
+    TOGETHER = 2
+    TOGETHER_BYTES = 5 << 15
+    MANY_PANELS = 8
     # Input channels of one item of their transform.
     CHANNELS = 16
     # With fewer panels than this for each of several threads, items are parts of the output channels.
@@ -59,6 +66,7 @@ cdef struct Problem:
     real* weights  # theirs, transformed: [element][row][channel]
     Py_ssize_t panel, panels  # the slab of panels at work
     real* inputs  # theirs, transformed: [panel][element][channel][tile]; NULL: each item makes its own
+    Py_ssize_t together  # panels of an item
     Py_ssize_t parts  # that the filters of a group are cut in, one to an item
     Py_ssize_t weights_plane, input_plane, output_plane  # numbers from one element to the next
 
@@ -126,6 +134,14 @@ cdef bint convolve(Problem* p, int threads) except -1:
     piece = on_line(shared)
     p.weights = <real*> carve(&piece, weights_size)
     p.inputs = <real*> carve(&piece, inputs_size) if shared_inputs else NULL
+    p.together = 1
+    panel_size += output_size
+    if (
+        not shared_inputs and panels >= MANY_PANELS * threads
+        and TOGETHER * panel_size <= TOGETHER_BYTES * <Py_ssize_t> sizeof(real)
+        and weights_size + threads * TOGETHER * panel_size <= threads * (WEIGHTS_BYTES + INPUTS_BYTES)
+    ):
+        p.together = TOGETHER
     size = item_scratch(p)
     try:
         for p.panel in range(0, panels, slab):
@@ -136,8 +152,8 @@ cdef bint convolve(Problem* p, int threads) except -1:
             for p.first in range(0, p.w.O, group):
                 p.filters = min(group, p.w.O - p.first)
                 run_items(weights_item, p, p.filters, <double> p.filters * filter_size, 0, threads)
-                if run_items(panel_item, p, p.panels * p.parts, macs * p.filters * p.tiling.ups,
-                             size, threads):
+                if run_items(panels_item, p, ceil_div(p.panels, p.together) * p.parts,
+                             macs * p.filters * p.tiling.ups, size, threads):
                     return False
     finally:
         free(shared)
@@ -256,35 +272,47 @@ cdef int inputs_item(const void* problem, Py_ssize_t item, char* scratch) noexce
 
 
 cdef Py_ssize_t item_scratch(const Problem* p) noexcept nogil:
-    """Bytes that `panel_item` carves from its scratch."""
+    """Bytes that `panels_item` carves from its scratch."""
     return (
         2 * round_to_line(p.C * sizeof(Py_ssize_t))
-        + round_to_line(p.tiling.elements * p.output_plane * sizeof(real))
-        + (round_to_line(p.tiling.elements * p.input_plane * sizeof(real)) if p.inputs == NULL else 0)
+        + round_to_line(p.together * p.tiling.elements * p.output_plane * sizeof(real))
+        + (
+            round_to_line(p.together * p.tiling.elements * p.input_plane * sizeof(real))
+            if p.inputs == NULL else 0
+        )
     )
 
 
-cdef int panel_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
-    """A part of the filters for one panel of tiles; returns 1 if a result is not finite."""
+cdef int panels_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
+    """A part of the filters for some panels of tiles; returns 1 if a result is not finite."""
     cdef const Problem* p = <const Problem*> problem
-    cdef Py_ssize_t panel = item // p.parts, part = item % p.parts, ups = p.tiling.ups
+    cdef Py_ssize_t first = item // p.parts * p.together, count = min(p.together, p.panels - first)
+    cdef Py_ssize_t part = item % p.parts, ups = p.tiling.ups
     cdef Py_ssize_t o_first = p.filters * part // p.parts * ups
     cdef Py_ssize_t o_last = p.filters * (part + 1) // p.parts * ups
     cdef Py_ssize_t* channels = <Py_ssize_t*> carve(&scratch, p.C * sizeof(Py_ssize_t))
     cdef Py_ssize_t* input_rows = <Py_ssize_t*> carve(&scratch, p.C * sizeof(Py_ssize_t))
-    cdef real* outputs = <real*> carve(&scratch, p.tiling.elements * p.output_plane * sizeof(real))
+    cdef Py_ssize_t inputs_size = p.tiling.elements * p.input_plane
+    cdef Py_ssize_t outputs_size = p.tiling.elements * p.output_plane
+    cdef real* outputs = <real*> carve(&scratch, p.together * outputs_size * sizeof(real))
     cdef real* inputs = p.inputs
     cdef const real* rows[MAX_ROWS]
-    cdef Run runs[PANEL]
-    cdef int run_count = runs_of(&p.tiling, (p.panel + panel) * PANEL, runs)
+    cdef Run runs[TOGETHER][PANEL]
+    cdef int run_count[TOGETHER]
+    cdef const Run* last
     cdef int R, r, VN = 2, bad = 0
-    cdef Py_ssize_t c, o, e
+    cdef Py_ssize_t c, o, e, i
     if inputs != NULL:
-        inputs += panel * p.tiling.elements * p.input_plane
+        inputs += first * inputs_size
     else:
-        inputs = <real*> carve(&scratch, p.tiling.elements * p.input_plane * sizeof(real))
-        read_tiles(&p.images, &p.tiling, run_count, runs, 0, p.C, inputs, PANEL, p.input_plane)
-    if runs[run_count - 1].lane + runs[run_count - 1].tiles <= LANES:
+        inputs = <real*> carve(&scratch, p.together * inputs_size * sizeof(real))
+    for i in range(count):
+        run_count[i] = runs_of(&p.tiling, (p.panel + first + i) * PANEL, runs[i])
+        if p.inputs == NULL:
+            read_tiles(&p.images, &p.tiling, run_count[i], runs[i], 0, p.C, inputs + i * inputs_size, PANEL,
+                       p.input_plane)
+    last = &runs[0][run_count[0] - 1]
+    if count == 1 and last.lane + last.tiles <= LANES:
         VN = 1
     if VN == 2 and (p.C == p.images.C or p.split_pitch == p.images.C):
         channels = input_rows = NULL  # they follow one another
@@ -298,14 +326,19 @@ cdef int panel_item(const void* problem, Py_ssize_t item, char* scratch) noexcep
             R = rows_for(o_last - o, VN)
             for r in range(R):
                 rows[r] = p.weights + e * p.weights_plane + min(o + r, o_last - 1) * p.pitch
-            tile_for(R, VN)(p.C, rows, channels, inputs + e * p.input_plane, input_rows,
-                            outputs + e * p.output_plane + o * PANEL, PANEL, NULL, False)
+            for i in range(count):
+                tile_for(R, VN)(
+                    p.C, rows, channels, inputs + i * inputs_size + e * p.input_plane, input_rows,
+                    outputs + i * outputs_size + e * p.output_plane + o * PANEL, PANEL, NULL, False,
+                )
             o += R
-    o = o_first
-    while o < o_last:
-        c = 2 if p.tiling.w.up == 2 else 1  # phases that are written together
-        bad |= write_tiles(p, p.first + o // ups, o % ups, c, VN, run_count, runs, outputs + o * PANEL)
-        o += c
+    for i in range(count):
+        o = o_first
+        while o < o_last:
+            c = 2 if p.tiling.w.up == 2 else 1  # phases that are written together
+            bad |= write_tiles(p, p.first + o // ups, o % ups, c, VN, run_count[i], runs[i],
+                               outputs + i * outputs_size + o * PANEL)
+            o += c
     return bad
 
 

@@ -67,17 +67,17 @@ def use_conv_algorithm(name: str) -> AbstractContextManager[None]:
 _ONE = (1, 1)
 # Outputs of a tile of an axis by its taps, those of a kernel with stride 1.
 _TILE_OUTPUTS = {1: 1, 2: 4, 3: 4, 5: 2}
-# Times in units of a multiply-add of direct convolution, fitted to 450 measurements (7 to 2000 pixels a
-# side, 3 to 512 channels, 2 to 15 taps, AVX2, both dtypes): choosing by this model takes on the average 0.7%
+# Times in units of a multiply-add of direct convolution, fitted to 560 measurements (7 to 2000 pixels a
+# side, 3 to 512 channels, 2 to 15 taps, AVX2, both dtypes): choosing by this model takes on the average 1.0%
 # longer than choosing the faster one each time.
 # - A multiply-add of a direct convolution with upsampling:
-_UPSAMPLED = 1.65
+_UPSAMPLED = 1.8
 # - one for many small images, if filters are not large (for a single vector of images: smaller), which
 #   conv.pyx does with images as lanes and, with stride 1, without their borders:
 _SMALL = 1.08
 _SMALL_IMAGES, _SMALL_ROW, _SMALL_PIXELS, _SMALL_FILTERS = 8, 16, 196, (10 << 10, 1 << 16)
-# - one of transformed tiles, with a stride or upsampling; their number goes up to whole vectors:
-_PHASES_PRODUCT, _TILES = 1.2, 8
+# - one of transformed tiles, with phases or pieces; their number goes up to whole vectors:
+_PARTS_PRODUCT, _TILES = 1.25, 8
 # - the transforms of a number of input and of output; more where lines alone are transformed, and where
 #   steps other than 1 and 2 are read and written number by number:
 _TRANSFORMS, _LINE, _STEPS = 16, 1.2, 2
@@ -146,7 +146,7 @@ def _judge(
     rows, cols = _TILE_OUTPUTS[high], 4 if high == 1 else _TILE_OUTPUTS[wide]
     tiles = N * _over(_over(P, up[0]), rows) * _over(_over(Q, up[1]), cols)
     tiles = _over(tiles, _TILES) * _TILES
-    product = _PHASES_PRODUCT if steps > 1 else 1
+    product = _PARTS_PRODUCT if steps > 1 or pieces > 1 else 1
     transforms = _TRANSFORMS * (_LINE if high == 1 else 1) * (_STEPS if steps > 2 else 1)
     winograd = ((rows + high - 1) * (cols + wide - 1)) * (
         tiles * (product * inputs * outputs + transforms * (inputs + outputs))
