@@ -29,6 +29,7 @@ SHAPES = [
     (5, 20, 33, (6, 6)),
     (1, 130, 150, (7, 9)),
     (40, 16, 18, (5, 5)),
+    (1, 12, 20, (104, 80)),  # many panels, an odd number of them in float32
 ]
 
 
