@@ -29,7 +29,6 @@ SHAPES = [
     (5, 20, 33, (6, 6)),
     (1, 130, 150, (7, 9)),
     (40, 16, 18, (5, 5)),
-    (1, 12, 20, (104, 80)),  # many panels, an odd number of them in float32
 ]
 
 
@@ -65,6 +64,16 @@ def of_weights(x, w, dz):
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_error_is_bounded(backend, dtype, case, shape):
+    check_error(dtype, case, shape)
+
+
+@pytest.mark.parametrize("case", [CASES[i] for i in (2, 8, 15)], ids=str)
+def test_error_is_bounded_with_many_panels(dtype, case):
+    # An odd number of them in float32, and the last half empty.
+    check_error(dtype, case, (1, 12, 20, (104, 80)))
+
+
+def check_error(dtype, case, shape):
     arrays, steps = problem(np.random.default_rng(5), dtype, case, shape)
     (kernel, stride, up), pad = case, steps[1]
     A, W, _, dLdZ = arrays
