@@ -124,6 +124,8 @@ EDGES = {
     "upsampling, many filters": (2, 5, 50, (7, 8), (4, 4), (1, 1), (0, 0), (2, 2)),
     "patches": (2, 3, 7, (17, 22), (4, 5), (4, 5), (0, 0), (1, 1)),
     "patches that overlap": (2, 3, 7, (19, 26), (8, 6), (4, 3), (2, 1), (1, 1)),
+    "stride 4, the last rows of memory": (1, 2, 7, (6, 39), (3, 5), (1, 4), (0, 0), (1, 1)),
+    "stride 4, padded": (2, 3, 5, (9, 90), (5, 7), (4, 4), (2, 3), (1, 1)),
     "patches, rows of several blocks, many filters": (1, 13, 150, (4, 900), (2, 8), (2, 4), (0, 0), (1, 1)),
     "upsampling as wide as the kernel": (2, 5, 9, (7, 9), (3, 4), (1, 1), (0, 0), (3, 4)),
     "filters packed": (2, 50, 41, (20, 27), (5, 5), (1, 1), (2, 2), (1, 1)),
