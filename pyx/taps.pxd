@@ -70,7 +70,7 @@ cdef enum:
     CHUNK_TAPS = 576
     # Numbers, how far rows that are copied are fetched ahead. (1.01 times as fast, 6 MB of them 1.1.)
     AHEAD = 512
-    # Columns from which on phases are split by whole vectors. (Four: 1.0 to 1.37 times as fast as one by one.)
+    # Columns from which on phases are split by whole vectors. (Four: 1.0 to 1.37 times as fast.)
     LEAST_SPLIT = 4
 
 
