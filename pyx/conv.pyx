@@ -370,35 +370,38 @@ cdef void multiply(Job* job, int VN) noexcept nogil:
     their results are written in few, long runs.
     """
     cdef const Problem* p = job.p
+    cdef const real* filters[MAX_ROWS]
     cdef Py_ssize_t o = job.o_first
-    cdef int count, i
+    cdef int count, i, r
     while o < job.o_last and job.strips:
         if p.down.phases * p.across.phases == 1:
             count = rows_for(job.o_last - o, VN)
+            for r in range(count):
+                filters[r] = p.layout[0].first + (o + r) * p.w.per_filter + job.part[0].first_weight
         else:
             count = even_rows(job.o_last - o, p.together)
         for i in range(job.strips):
             if job.strip[i].straight:
-                multiply_straight(job, i, VN, o, count)
+                multiply_straight(job, i, VN, o, count, filters)
             else:
                 multiply_aside(job, &job.strip[i], VN, o, count)
         o += count
     job.strips = job.spans = 0
 
 
-cdef inline void multiply_straight(Job* job, int index, int VN, Py_ssize_t o, int count) noexcept nogil:
+cdef inline void multiply_straight(
+    Job* job, int index, int VN, Py_ssize_t o, int count, const real** filters,
+) noexcept nogil:
     cdef const Problem* p = job.p
     cdef const Strip* strip = &job.strip[index]
     cdef const Taps* taps = job.part
-    cdef const real* rows[MAX_ROWS]
     cdef real* out = p.out + o * p.out_per_channel
     cdef int r
-    for r in range(count):
-        rows[r] = p.layout[0].first + (o + r) * p.w.per_filter + taps.first_weight
-        if index + 1 < job.strips:
+    if index + 1 < job.strips:
+        for r in range(count):
             prefetch(out + r * p.out_per_channel + job.span[job.strip[index + 1].first].target)
     tile_for(count, VN)(
-        taps.count, rows, taps.weights, strip.columns + taps.first_column, taps.columns,
+        taps.count, filters, taps.weights, strip.columns + taps.first_column, taps.columns,
         out + job.span[strip.first].target, p.out_per_channel,
         p.bias + o if p.bias != NULL and not job.accumulate else NULL, job.accumulate,
     )
