@@ -53,7 +53,7 @@ def test_layers(case, at, backend, dtype, rng):
 
 
 # Each way through the kernels: images that the tile reads itself, panels of many channels, small images
-# side by side, single rows, tails of vectors, phases of strides and of upsampling.
+# side by side, single rows and filters, tails of vectors, phases of strides and of upsampling.
 CONVOLUTIONS = [
     # images, channels, filters, sizes, kernel, stride, padding, upsampling
     (1, 1, 1, (1, 1), (1, 1), (1, 1), (0, 0), (1, 1)),
@@ -68,6 +68,9 @@ CONVOLUTIONS = [
     (1, 2, 3, (23, 17), (23, 17), (1, 1), (0, 0), (1, 1)),
     (1, 2, 3, (11, 13), (2, 2), (7, 5), (0, 0), (1, 1)),
     (2, 70, 66, (5, 6), (3, 3), (1, 1), (1, 1), (1, 1)),
+    (2, 3, 1, (11, 43), (3, 3), (1, 1), (0, 0), (1, 1)),
+    (2, 1, 3, (13, 37), (5, 5), (1, 1), (2, 2), (1, 1)),
+    (2, 3, 5, (3, 67), (2, 7), (1, 4), (0, 1), (1, 1)),
 ]
 
 
