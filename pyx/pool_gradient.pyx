@@ -20,19 +20,37 @@ from window cimport (
 def max_pool_gradient(dz, places, dx, tuple kernel, tuple stride, int threads):
     """dx = dz added at each window's argmax: the gradient of `max_pool`.
 
-    dz (in) and places (in) have the shape of its out, dx (out) of its x. Every place must lie in
-    the window: functional/pool.py sees to that. One that another thread has changed since then does
-    no worse than a wrong number.
+    dz (in) and places (in) have the shape of its out, dx (out) of its x. Returns whether every place lies
+    in the window; if not, dx is not set. One that another thread changes after that does no worse than a
+    wrong number.
     """
     cdef Window g
     cdef Batch pooled = batch_of(dz), image = batch_of(dx)
     cdef Py_ssize_t i
     set_window(&g, &image, &pooled, start_of(places), kernel, stride)
+    if not places_fit(&g):
+        return False
     g.strip, g.strips = (g.W - 1) // g.sw + 1, 1
     memset(g.offsets, 0, sizeof(g.offsets))  # of what no place should be
     for i in range(min(<Py_ssize_t> 256, g.kh * g.kw)):
         g.offsets[i] = i // g.kw * g.W + i % g.kw
     run(&g, scatter_rows, 1, &pooled, &image, 0, threads)
+    return True
+
+
+cdef inline bint places_fit(const Window* g) noexcept nogil:
+    cdef Py_ssize_t i, count = g.planes * g.P * g.Q, window = g.kh * g.kw, place
+    cdef const uint8_t* bytes = <const uint8_t*> g.places
+    cdef uint8_t most = 0
+    if not g.wide:
+        for i in range(count):
+            most = max(most, bytes[i])
+        return most < window or count == 0
+    for i in range(count):
+        place = (<const Py_ssize_t*> g.places)[i]
+        if not 0 <= place < window:
+            return False
+    return True
 
 
 def mean_pool_gradient(dz, dx, tuple kernel, tuple stride, int threads):

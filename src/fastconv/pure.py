@@ -117,10 +117,13 @@ def max_pool(
 @_in_silence
 def max_pool_gradient(
     dz: Array, places: NDArray[np.integer], dx: Array, kernel: Pair, stride: Pair, threads: int
-) -> None:
+) -> bool:
+    if places.size and not 0 <= places.min() <= places.max() < kernel[0] * kernel[1]:
+        return False
     dx[...] = 0
     for tap, seen in _taps(dx, dz.shape[2:], kernel, stride):
         np.add(seen, dz, out=seen, where=places == tap)
+    return True
 
 
 @_in_silence

@@ -47,7 +47,7 @@ class KernelSet(NamedTuple):
     winograd: Callable[[Array, Array, Array | None, Array, Pair, Pair, Pair, int], bool]
     winograd_weights: Callable[[Array, Array, Array, Pair, int], bool]
     max_pool: Callable[[Array, Array, Array, Pair, Pair, int], None]
-    max_pool_gradient: Callable[[Array, Array, Array, Pair, Pair, int], None]
+    max_pool_gradient: Callable[[Array, Array, Array, Pair, Pair, int], bool]
     mean_pool: Callable[[Array, Array, Pair, Pair, int], None]
     mean_pool_gradient: Callable[[Array, Array, Pair, Pair, int], None]
     batch_norm: Callable[[Array, Array, Array, float, Array, Array, Array, int], None]

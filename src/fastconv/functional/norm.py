@@ -43,7 +43,9 @@ def batchnorm2d_forward(Z: Any, BW: Any, Bb: Any, eps: float = 1e-8) -> tuple[Ar
     TypeError, ValueError
         An argument is no array of real numbers, or shapes do not fit.
     """
-    z, scale, shift, dtype = _prepare(Z, BW, Bb)
+    z, bw, dtype = _prepare(Z, BW)
+    bb = check.vector("Bb", Bb, z.shape[1], "Z")
+    scale, shift = check.ready(bw, FLOAT64), check.ready(bb, FLOAT64)
     eps = check.number("eps", eps, 0)
     BZ = empty("the result", z.shape, dtype)
     workspace = BatchNormWorkspace(np.zeros(z.shape[1]), np.zeros(z.shape[1]))
@@ -56,7 +58,9 @@ def batchnorm2d_forward(Z: Any, BW: Any, Bb: Any, eps: float = 1e-8) -> tuple[Ar
 
 def batchnorm2d_eval(Z: Any, BW: Any, Bb: Any, M: Any, V: Any, eps: float = 1e-8) -> Array:
     """`batchnorm2d_forward` with given statistics: M and V, array_like (1, C, 1, 1) or (C,)."""
-    z, scale, shift, dtype = _prepare(Z, BW, Bb)
+    z, bw, dtype = _prepare(Z, BW)
+    bb = check.vector("Bb", Bb, z.shape[1], "Z")
+    scale, shift = check.ready(bw, FLOAT64), check.ready(bb, FLOAT64)
     eps = check.number("eps", eps, 0)
     mean = check.ready(check.vector("M", M, z.shape[1], "Z"), FLOAT64)
     var = check.ready(check.vector("V", V, z.shape[1], "Z"), FLOAT64)
@@ -85,21 +89,22 @@ def batchnorm2d_backward(
         As `batchnorm2d_forward`; dLdBZ is not of the shape of Z.
     """
     dz = check.array("dLdBZ", dLdBZ, 4)
-    z, scale, _, dtype = _prepare(Z, BW, BW)
+    z, bw, dtype = _prepare(Z, BW)
     check.same_shape("dLdBZ", dz, z.shape, "Z")
     eps = check.number("eps", eps, 0)
     M, V = _statistics(workspace)
     mean = check.ready(check.vector("workspace.mean", M, z.shape[1], "Z"), FLOAT64)
     var = check.ready(check.vector("workspace.var", V, z.shape[1], "Z"), FLOAT64)
-    dtype = check.real_dtype(dz, np.empty(0, dtype))
+    if dz.dtype is not dtype:
+        dtype = check.real_dtype(dz, np.empty(0, dtype))
     dLdZ = empty("dLdZ", z.shape, dtype)
     dscale, dshift = np.zeros(z.shape[1]), np.zeros(z.shape[1])
     if z.size:
         kernels(dtype).batch_norm_gradient(
-            check.ready(z, dtype, "Z"), check.ready(dz, dtype, "dLdBZ"), scale, eps, mean, var,
-            dLdZ, dscale, dshift, threads_for(3 * z.size),
+            check.ready(z, dtype, "Z"), check.ready(dz, dtype, "dLdBZ"), check.ready(bw, FLOAT64), eps,
+            mean, var, dLdZ, dscale, dshift, threads_for(3 * z.size),
         )
-    parameter = check.gradient_dtype(check.array("BW", BW), dtype)
+    parameter = check.gradient_dtype(bw, dtype)
     return (
         dLdZ.astype(check.gradient_dtype(z, dtype), copy=False),
         dscale.astype(parameter).reshape(1, -1, 1, 1),
@@ -145,9 +150,8 @@ def _statistics(workspace: Any) -> tuple[Any, Any]:
     return workspace[0], workspace[1]
 
 
-def _prepare(Z: Any, BW: Any, Bb: Any) -> tuple[Array, Array, Array, np.dtype[Any]]:
+def _prepare(Z: Any, BW: Any) -> tuple[Array, Array, np.dtype[Any]]:
     z = check.array("Z", Z, 4)
     check.not_empty("Z", z)
-    bw, bb = check.vector("BW", BW, z.shape[1], "Z"), check.vector("Bb", Bb, z.shape[1], "Z")
-    dtype = check.real_dtype(z, bw)
-    return z, check.ready(bw, FLOAT64), check.ready(bb, FLOAT64), dtype
+    bw = check.vector("BW", BW, z.shape[1], "Z")
+    return z, bw, check.real_dtype(z, bw)
