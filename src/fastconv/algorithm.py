@@ -69,7 +69,7 @@ _ONE = (1, 1)
 _TILE_OUTPUTS = {1: 1, 2: 4, 3: 4, 5: 2}
 # Times in units of a multiply-add of direct convolution, fitted to 560 measurements (7 to 2000 pixels a
 # side, 3 to 512 channels, 2 to 15 taps, AVX2, both dtypes): choosing by this model takes on the average 1.0%
-# longer than choosing the faster one each time.
+# longer than choosing the faster one each time, on two threads 2.4% (144 measurements, phases and pieces).
 # - A multiply-add of a direct convolution with upsampling:
 _UPSAMPLED = 1.8
 # - one for many small images, if filters are not large (for a single vector of images: smaller), which
@@ -81,8 +81,9 @@ _PARTS_PRODUCT, _TILES = 1.25, 8
 # - the transforms of a number of input and of output; more where lines alone are transformed, and where
 #   steps other than 1 and 2 are read and written number by number:
 _TRANSFORMS, _LINE, _STEPS = 16, 1.2, 2
-# - the transform of a number of a filter, and of its gradient:
-_FILTERS = 9, 18
+# - the transform of a number of a filter, and of its gradient; for phases and pieces, which are many more
+#   filters, with reading them again from the third-level cache:
+_FILTERS, _PARTS_FILTERS = (9, 18), 36
 # Input channels, forward: one panel of transformed tiles takes 2.5 MB of scratch. With 9 times as many
 # for pieces or 4 for phases, filters, transformed again for each slab of panels, cost more than they save
 # from 512 on. (7x7, 64 channels, float64: 1.4 times as long as directly.)
@@ -146,11 +147,13 @@ def _judge(
     rows, cols = _TILE_OUTPUTS[high], 4 if high == 1 else _TILE_OUTPUTS[wide]
     tiles = N * _over(_over(P, up[0]), rows) * _over(_over(Q, up[1]), cols)
     tiles = _over(tiles, _TILES) * _TILES
-    product = _PARTS_PRODUCT if steps > 1 or pieces > 1 else 1
+    product, filters = 1.0, _FILTERS[weights]
+    if steps > 1 or pieces > 1:
+        product, filters = _PARTS_PRODUCT, _PARTS_FILTERS
     transforms = _TRANSFORMS * (_LINE if high == 1 else 1) * (_STEPS if steps > 2 else 1)
     winograd = ((rows + high - 1) * (cols + wide - 1)) * (
         tiles * (product * inputs * outputs + transforms * (inputs + outputs))
-        + _FILTERS[weights] * inputs * outputs
+        + filters * inputs * outputs
     )
     return True, winograd <= direct
 
