@@ -16,14 +16,14 @@ from taps cimport (
 from tile cimport STRETCH
 
 cdef enum:
-    MOST_TILE_ROWS = 6
-    LEAST_PIXELS = 512
+    LEAST_PIXELS = 512  # in a block
+    WEIGHTS_BYTES = 1 << 19  # of the filter, for all rows of a tile
 
 
 cdef struct Single:
     Grid grid
     const real* weights  # of each row of a tile, in the order of steps
-    Py_ssize_t pitch
+    Py_ssize_t pitch  # from one row's to the next's
     real bias
     real* out
     int R, VN
@@ -35,12 +35,14 @@ cdef inline bint cut_single(Single* p, int threads) noexcept nogil:
     cdef Py_ssize_t taps = grid.h.taps * grid.w.taps, P = grid.h.outs, Q = grid.w.outs, lanes
     if grid.h.taps < 3 or taps > STRETCH:
         return False
+    # R may be KH + 1 at the most. 12 sums, or 8 where 12 would leave too many lanes beyond a row.
     p.R, p.VN = 4, 3
     lanes = ceil_div(Q, 3 * LANES) * 3 * LANES
     if grid.h.taps >= 5 or 10 * lanes > 11 * ceil_div(Q, 2 * LANES) * 2 * LANES:
         p.VN = 2
         p.R = 6 if grid.h.taps >= 5 else 4
-    if P < p.R or Q < p.VN * LANES:
+    p.pitch = grid.C * taps
+    if P < p.R or Q < p.VN * LANES or p.R * p.pitch * <Py_ssize_t> sizeof(real) > WEIGHTS_BYTES:
         return False
     cut(grid, 1, LEAST_PIXELS, threads)
     grid.chunk.channels = min(grid.chunk.channels, STRETCH // taps)
@@ -51,7 +53,6 @@ cdef inline bint cut_single(Single* p, int threads) noexcept nogil:
     grid.blocks = (
         ceil_div(grid.N, grid.block.images) * ceil_div(P, grid.block.rows) * ceil_div(Q, grid.block.cols)
     )
-    p.pitch = grid.C * taps
     return True
 
 

@@ -134,6 +134,7 @@ EDGES = {
     "patches, more phases than are joined": (2, 3, 5, (40, 90), (20, 33), (20, 33), (0, 0), (1, 1)),
     "more phases than are joined": (2, 3, 5, (45, 99), (24, 20), (18, 17), (3, 2), (1, 1)),
     "more parts than are joined": (2, 3, 5, (9, 40), (11, 13), (5, 6), (2, 3), (7, 11)),
+    "single filter of many channels": (1, 3000, 1, (6, 26), (3, 3), (1, 1), (0, 0), (1, 1)),
     "single filter, rows of several blocks": (1, 2, 1, (9, 2500), (5, 3), (1, 1), (1, 1), (1, 1)),
     "single filter, columns of several blocks": (1, 2, 1, (700, 40), (3, 3), (1, 1), (1, 1), (1, 1)),
     "upsampling, rows of several blocks": (1, 2, 3, (1, 300), (1, 5), (1, 1), (0, 0), (1, 3)),
