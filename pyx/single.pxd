@@ -9,11 +9,12 @@ results, or two serve them. (AVX2, both dtypes, 1 to 64 channels, 3x3 to 11x11: 
 
 from buffers cimport Filters
 from parallel cimport carve, round_to_line
-from simd cimport LANES, load, multiply_add, real, splat, store, vec
+from simd cimport LANES, real, splat, store, vec
 from taps cimport (
-    Block, Chunk, Grid, Image, block_at, ceil_div, chunk_at, chunk_taps, cut, prepare, prepared_size,
+    Block, Chunk, Grid, Image, block_at, blocks_of, ceil_div, chunk_at, chunk_taps, cut, prepare,
+    prepared_size,
 )
-from tile cimport STRETCH
+from tile cimport STRETCH, add_term
 
 cdef enum:
     LEAST_PIXELS = 512  # in a block
@@ -50,9 +51,7 @@ cdef inline bint cut_single(Single* p, int threads) noexcept nogil:
     # Whole tiles: from a row's place in its tile follows in what order it is summed.
     grid.block.rows = min(P, ceil_div(grid.block.rows, p.R) * p.R)
     grid.block.cols = max(grid.block.cols, p.VN * <Py_ssize_t> LANES)
-    grid.blocks = (
-        ceil_div(grid.N, grid.block.images) * ceil_div(P, grid.block.rows) * ceil_div(Q, grid.block.cols)
-    )
+    grid.blocks = blocks_of(grid)
     return True
 
 
@@ -149,31 +148,16 @@ cdef inline void put_rows(
 
 # ---- the tile ------------------------------------------------------------------------------------
 
-cdef inline void add_rows(
-    const int first, const int last, const int VN, const real* weights, Py_ssize_t pitch, const real* columns,
-    vec* sums,
-) noexcept nogil:
-    cdef vec held[3]
-    cdef vec x
-    cdef int r, v
-    for v in range(VN):
-        held[v] = load(columns + v * LANES)
-    for r in range(first, last):
-        x = splat(weights[r * pitch])
-        for v in range(VN):
-            sums[r * VN + v] = multiply_add(sums[r * VN + v], x, held[v])
-
-
 cdef inline Py_ssize_t add_steps(
-    const int upper, const int R, const int VN, Py_ssize_t first, Py_ssize_t last, const real* weights,
-    Py_ssize_t pitch, const real* columns, const Py_ssize_t* offsets, Py_ssize_t jump, vec* sums,
+    const int upper, const int R, const int VN, Py_ssize_t first, Py_ssize_t last, const real** rows,
+    const real* columns, const Py_ssize_t* offsets, Py_ssize_t jump, vec* sums,
 ) noexcept nogil:
     """Terms of steps in which so many rows of the tile have not gone on to the image rows below."""
     cdef Py_ssize_t t
     for t in range(first, last):
-        add_rows(0, upper, VN, weights + t, pitch, columns + offsets[t], sums)
+        add_term(upper, VN, rows, t, columns + offsets[t], sums)
         if upper < R:
-            add_rows(upper, R, VN, weights + t, pitch, columns + offsets[t] + jump, sums)
+            add_term(R - upper, VN, rows + upper, t, columns + offsets[t] + jump, sums + upper * VN)
     return last
 
 
@@ -182,17 +166,20 @@ cdef inline void steps_of(
     const real* columns, const Py_ssize_t* offsets, Py_ssize_t jump, real* out,
 ) noexcept nogil:
     cdef vec sums[12]
+    cdef const real* rows[6]
     cdef Py_ssize_t t = 0
     cdef int i
+    for i in range(R):
+        rows[i] = weights + i * pitch
     for i in range(R * VN):
         sums[i] = splat(0)
-    t = add_steps(1, R, VN, t, t + terms, weights, pitch, columns, offsets, jump, sums)
-    t = add_steps(2, R, VN, t, t + terms, weights, pitch, columns, offsets, jump, sums)
-    t = add_steps(3, R, VN, t, t + terms, weights, pitch, columns, offsets, jump, sums)
+    t = add_steps(1, R, VN, t, t + terms, rows, columns, offsets, jump, sums)
+    t = add_steps(2, R, VN, t, t + terms, rows, columns, offsets, jump, sums)
+    t = add_steps(3, R, VN, t, t + terms, rows, columns, offsets, jump, sums)
     if R == 6:
-        t = add_steps(4, R, VN, t, t + terms, weights, pitch, columns, offsets, jump, sums)
-        t = add_steps(5, R, VN, t, t + terms, weights, pitch, columns, offsets, jump, sums)
-    add_steps(R, R, VN, t, steps * terms, weights, pitch, columns, offsets, jump, sums)
+        t = add_steps(4, R, VN, t, t + terms, rows, columns, offsets, jump, sums)
+        t = add_steps(5, R, VN, t, t + terms, rows, columns, offsets, jump, sums)
+    add_steps(R, R, VN, t, steps * terms, rows, columns, offsets, jump, sums)
     for i in range(R * VN):
         store(out + i * LANES, sums[i])
 

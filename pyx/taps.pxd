@@ -160,13 +160,18 @@ cdef inline void cut(Grid* grid, Py_ssize_t channels, Py_ssize_t least_pixels, i
     block.cols = min(grid.w.outs, pixels)
     block.rows = min(grid.h.outs, share_of(pixels, block.cols, grid.h.outs, grid.N, threads))
     block.images = min(grid.N, share_of(pixels, grid.h.outs * grid.w.outs, grid.N, 1, threads))
-    grid.blocks = 0
-    if grid.N and block.rows and block.cols:
-        grid.blocks = (
-            ceil_div(grid.N, block.images)
-            * ceil_div(grid.h.outs, block.rows)
-            * ceil_div(grid.w.outs, block.cols)
-        )
+    grid.blocks = blocks_of(grid)
+
+
+cdef inline Py_ssize_t blocks_of(const Grid* grid) noexcept nogil:
+    """How many blocks of that size there are."""
+    if not (grid.N and grid.block.rows and grid.block.cols):
+        return 0
+    return (
+        ceil_div(grid.N, grid.block.images)
+        * ceil_div(grid.h.outs, grid.block.rows)
+        * ceil_div(grid.w.outs, grid.block.cols)
+    )
 
 
 cdef inline Block block_at(const Grid* grid, Py_ssize_t index) noexcept nogil:

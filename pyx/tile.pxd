@@ -9,8 +9,8 @@ broadcasts R scalars. What the rows, the columns and t are is the caller's affai
     forward, gradient   output channels of W    pixels of the image   taps (c, u, v)
     weight gradient     taps of the image       channels of dLdZ      pixels
 
-Offsets that follow one another, rows by 1 and columns by whole vectors, need no table: NULL. (A loop of fewer
-instructions, most of which are multiply-adds: 1.03 times as fast, and 1.1 to 1.2 times while another
+Offsets that follow one another need no table, NULL: of rows, by 1; then of columns, by VN vectors. (A loop
+of fewer instructions, most of which are multiply-adds: 1.03 times as fast, and 1.1 to 1.2 times while another
 thread shares the core, as on many servers. Columns alone without a table: 0.94 to 1.05.)
 
 The function is compiled once for each shape, with R and VN constant, so that the compiler unrolls the

@@ -67,7 +67,7 @@ def use_conv_algorithm(name: str) -> AbstractContextManager[None]:
 _ONE = (1, 1)
 # Outputs of a tile of an axis by its taps, those of a kernel with stride 1.
 _TILE_OUTPUTS = {1: 1, 2: 4, 3: 4, 5: 2}
-# Times in units of a multiply-add of direct convolution, fitted to 560 measurements (7 to 2000 pixels a
+# Times in units of a multiply-add of direct convolution, fitted to 564 measurements (7 to 2000 pixels a
 # side, 3 to 512 channels, 2 to 15 taps, AVX2, both dtypes): choosing by this model takes on the average 1.0%
 # longer than choosing the faster one each time, on two threads 2.4% (144 measurements, phases and pieces).
 # - A multiply-add of a direct convolution with upsampling:

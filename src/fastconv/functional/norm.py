@@ -43,8 +43,7 @@ def batchnorm2d_forward(Z: Any, BW: Any, Bb: Any, eps: float = 1e-8) -> tuple[Ar
     TypeError, ValueError
         An argument is no array of real numbers, or shapes do not fit.
     """
-    z, bw, dtype = _prepare(Z, BW)
-    bb = check.vector("Bb", Bb, z.shape[1], "Z")
+    z, dtype, bw, bb = _prepare(Z, BW=BW, Bb=Bb)
     scale, shift = check.ready(bw, FLOAT64), check.ready(bb, FLOAT64)
     eps = check.number("eps", eps, 0)
     BZ = empty("the result", z.shape, dtype)
@@ -58,8 +57,7 @@ def batchnorm2d_forward(Z: Any, BW: Any, Bb: Any, eps: float = 1e-8) -> tuple[Ar
 
 def batchnorm2d_eval(Z: Any, BW: Any, Bb: Any, M: Any, V: Any, eps: float = 1e-8) -> Array:
     """`batchnorm2d_forward` with given statistics: M and V, array_like (1, C, 1, 1) or (C,)."""
-    z, bw, dtype = _prepare(Z, BW)
-    bb = check.vector("Bb", Bb, z.shape[1], "Z")
+    z, dtype, bw, bb = _prepare(Z, BW=BW, Bb=Bb)
     scale, shift = check.ready(bw, FLOAT64), check.ready(bb, FLOAT64)
     eps = check.number("eps", eps, 0)
     mean = check.ready(check.vector("M", M, z.shape[1], "Z"), FLOAT64)
@@ -89,7 +87,7 @@ def batchnorm2d_backward(
         As `batchnorm2d_forward`; dLdBZ is not of the shape of Z.
     """
     dz = check.array("dLdBZ", dLdBZ, 4)
-    z, bw, dtype = _prepare(Z, BW)
+    z, dtype, bw = _prepare(Z, BW=BW)
     check.same_shape("dLdBZ", dz, z.shape, "Z")
     eps = check.number("eps", eps, 0)
     M, V = _statistics(workspace)
@@ -150,8 +148,9 @@ def _statistics(workspace: Any) -> tuple[Any, Any]:
     return workspace[0], workspace[1]
 
 
-def _prepare(Z: Any, BW: Any) -> tuple[Array, Array, np.dtype[Any]]:
+def _prepare(Z: Any, **parameters: Any) -> tuple[Any, ...]:
+    """Z, the dtype to compute in, and the parameters, of which the first counts for it."""
     z = check.array("Z", Z, 4)
     check.not_empty("Z", z)
-    bw = check.vector("BW", BW, z.shape[1], "Z")
-    return z, bw, check.real_dtype(z, bw)
+    vectors = [check.vector(name, value, z.shape[1], "Z") for name, value in parameters.items()]
+    return z, check.real_dtype(z, vectors[0]), *vectors
