@@ -12,7 +12,7 @@ from buffers cimport Batch, batch_of, bias_of, filters_of
 from packing cimport Layout, Packing, layout_of, pack, packing_of
 from parallel cimport MACS_BETWEEN_SIGNALS, allocate, carve, on_line, round_to_line, run_items
 from phases cimport MOST_PHASES, Joint, Part, join, tabulate_part, unweave, weaver_for
-from simd cimport LANES, prefetch, real
+from simd cimport LANES, prefetch, prefetch_run, real
 from single cimport Single, cut_single, pack_single, single_item, single_scratch
 from small cimport Small, are_finite, cut_small, small_item, small_scratch
 from strips cimport (
@@ -229,10 +229,12 @@ cdef int correlate_item(const void* problem, Py_ssize_t item, char* scratch) noe
     job.aside = <real*> carve(&scratch, aside_size(p, width))
     panels = <real*> carve(&scratch, p.strips * most_taps * width * sizeof(real))
     job.strips = job.spans = 0
+    job.next_length = 0
     for index in range(grid.chunks):
         job.chunk = chunk_at(grid, index)
         job.block = block_at(grid, item // p.row_parts)
         job.image = prepare(grid, &job.block, &job.chunk, LANES, image_scratch)
+        job.in_place = job.image.data != image_scratch
         job.tap_count = tabulate_taps(grid, &job.chunk, &job.image, job.taps)
         job.accumulate = index > 0
         job.row_length = p.Q
@@ -359,7 +361,11 @@ cdef void panel_strips(Job* job, Py_ssize_t* rows, real* panels) noexcept nogil:
         left -= lane
         gather_panel(job, job.span + strip.first, job.spans - strip.first, width, panel)
         if close_strip(job, strip, width):
+            if job.in_place and n < block.images:
+                job.next = job.image.data + n * job.image.per_image + row * job.image.per_row + col
+                job.next_length = min(job.strips * width, block.cols - col)
             multiply(job, VN)
+            job.next_length = 0
     multiply(job, VN)
 
 
@@ -373,6 +379,10 @@ cdef void multiply(Job* job, int VN) noexcept nogil:
     cdef const real* filters[MAX_ROWS]
     cdef Py_ssize_t o = job.o_first
     cdef int count, i, r
+    cdef Py_ssize_t tap = 0, share = 0  # of the next strips' taps, that each tile fetches
+    if job.next_length:
+        share = ceil_div(job.tap_count, job.chunk.vs * job.strips * ceil_div(job.o_last - job.o_first, 6))
+        share *= job.chunk.vs
     while o < job.o_last and job.strips:
         if p.down.phases * p.across.phases == 1:
             count = rows_for(job.o_last - o, VN)
@@ -381,12 +391,26 @@ cdef void multiply(Job* job, int VN) noexcept nogil:
         else:
             count = even_rows(job.o_last - o, p.together)
         for i in range(job.strips):
+            if share:
+                fetch_next(job, tap, min(tap + share, job.tap_count))
+                tap += share
             if job.strip[i].straight:
                 multiply_straight(job, i, VN, o, count, filters)
             else:
                 multiply_aside(job, &job.strip[i], VN, o, count)
         o += count
     job.strips = job.spans = 0
+
+
+cdef void fetch_next(const Job* job, Py_ssize_t tap, Py_ssize_t last) noexcept nogil:
+    """The numbers that some taps of the next strips meet, as far as they lie in one row.
+
+    Gathered at once they come from memory one by one. (1x1, 64 and 256 channels, 12 MB of input, float64: 1.1
+    to 1.25 times as fast; what lies in the third-level cache: 1.0 to 1.05.)
+    """
+    while tap < last:
+        prefetch_run(job.next + job.taps[tap], job.next_length)
+        tap += job.chunk.vs  # columns of the kernel meet the same lines
 
 
 cdef inline void multiply_straight(

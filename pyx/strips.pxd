@@ -92,6 +92,10 @@ cdef struct Job:
     real* aside
     # What waits to be multiplied.
     int strips, spans
+    # What the next strips read meanwhile, if it is not in a cache.
+    bint in_place
+    const real* next
+    Py_ssize_t next_length
     Strip strip[MOST_STRIPS]
     Span span[MOST_SPANS]
 
