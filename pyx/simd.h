@@ -48,9 +48,10 @@ typedef real vec_in_memory
 
 static inline vec load(const real *source) { return *(const vec_in_memory *)source; }
 static inline void store(real *target, vec value) { *(vec_in_memory *)target = value; }
-/* Into the second-level cache, ahead of its use. */
-static inline void prefetch(const real *source) { __builtin_prefetch(source, 0, 2); }
-static inline void prefetch_run(const real *source, ptrdiff_t count)
+/* Into the second-level cache, ahead of its use. (A macro, and always inline: to GCC 12 such a function does
+ * nothing, and where it is not inlined early, calls of it are left out.) */
+#define prefetch(source) __builtin_prefetch(source, 0, 2)
+static inline __attribute__((always_inline)) void prefetch_run(const real *source, ptrdiff_t count)
 {
     for (ptrdiff_t i = 0; i < count; i += 64 / (ptrdiff_t)sizeof(real))
         prefetch(source + i);
