@@ -230,7 +230,7 @@ cdef inline Py_ssize_t first_inside(Py_ssize_t start, Py_ssize_t stride, Py_ssiz
 
 cdef inline void copy_row(
     const real* row, Py_ssize_t stride, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t count,
-    bint beyond, real* to,
+    bint beyond, real* to, Py_ssize_t ahead,
 ) noexcept nogil:
     """to[i] = row[i*stride] for begin <= i < end, and zero elsewhere up to count.
 
@@ -242,7 +242,7 @@ cdef inline void copy_row(
         i = begin
         while i < end:
             store(to + i, load(row + i))
-            prefetch(row + i + AHEAD)
+            prefetch(row + i + ahead)
             i += LANES
         set_zero(to + end, count - end)
         return
@@ -348,7 +348,7 @@ cdef inline void copy_image(
     cdef const real* x = grid.x + (block.image * grid.C + chunk.channel) * H * W
     cdef const real* x_end = grid.x + grid.N * grid.C * H * W
     cdef Py_ssize_t row_phases = min(grid.h.split, chunk.us), col_phases = min(grid.w.split, chunk.vs)
-    cdef Py_ssize_t n, c, row_phase, phase = 0, r, from_row, i
+    cdef Py_ssize_t n, c, row_phase, phase = 0, r, from_row, i, ahead
     cdef Py_ssize_t begin[4]
     cdef Py_ssize_t end[4]
     cdef const real* source
@@ -357,6 +357,7 @@ cdef inline void copy_image(
     # All phases of a stride of 2 or 4 at once, by whole vectors.
     if (grid.w.split == 2 or grid.w.split == 4) and col_phases == grid.w.split and cols >= LEAST_SPLIT:
         together = <int> grid.w.split
+    ahead = ceil_div(AHEAD, max(<Py_ssize_t> 1, rows * grid.h.split * W)) * H * W
     while phase < col_phases:
         for k in range(together):
             begin[k] = first_inside(col + phase + k, grid.w.split, cols)
@@ -391,7 +392,7 @@ cdef inline void copy_image(
                             # What is written beyond a row, the next row written puts right.
                             for k in range(together):
                                 copy_row(source + k, grid.w.split, begin[k], end[k], cols,
-                                         source + end[k] + LANES <= x_end, to + k * image.per_col_phase)
+                                         source + end[k] + LANES <= x_end, to + k * image.per_col_phase, ahead)
                         to += cols
         phase += together
 
