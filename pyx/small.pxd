@@ -100,8 +100,8 @@ cdef inline bint cut_small(Small* p, int threads) noexcept nogil:
     """Choose the sizes of blocks, chunks and parts; False if it does not pay, or they would be too large."""
     cdef Py_ssize_t width, plane, most
     p.VN = 1 if p.N <= LANES else 2
-    # Wide tiles, where they do not cost lanes nor leave threads without a block. (AVX2, few rows, 64 images: 8
-    # channels 1.0 to 1.1, 2 and 3 channels 1.25 to 1.5 times as fast.)
+    # Wide tiles, where they do not cost lanes nor leave threads without a block. (AVX2, few rows, 64 images:
+    # 8 channels 1.0 to 1.1, 2 and 3 channels 1.25 to 1.5 times as fast.)
     if (
         (REGISTERS == 32 or even_rows(p.w.O, 6) <= 4)
         and p.N >= 8 * LANES and (p.N - 1) % (4 * LANES) >= 2 * LANES
