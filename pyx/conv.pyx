@@ -11,7 +11,7 @@ from libc.stdlib cimport free
 from buffers cimport Batch, batch_of, bias_of, filters_of
 from packing cimport Layout, Packing, layout_of, pack, packing_of
 from parallel cimport MACS_BETWEEN_SIGNALS, allocate, carve, on_line, round_to_line, run_items
-from phases cimport MOST_PHASES, Joint, Part, join, tabulate_part, unweave, weaver_for
+from phases cimport MOST_PHASES, Joint, Part, join, tabulate_part, weaver_for
 from simd cimport LANES, prefetch, prefetch_run, real
 from single cimport Single, cut_single, pack_single, single_item, single_scratch
 from small cimport Small, are_finite, cut_small, small_item, small_scratch
@@ -22,7 +22,9 @@ from taps cimport (
     Block, Grid, Side, block_at, block_pixels, ceil_div, chunk_at, chunk_taps, cut, gcd, phases,
     phase_of, prepare, prepared_size, tabulate_taps,
 )
-from tile cimport MAX_ROWS, even_rows, follow, rows_for, tile_for, vectors_for, vectors_left
+from tile cimport (
+    MAX_ROWS, even_rows, follow, rows_for, rows_in_tiles, tile_for, vectors_for, vectors_left,
+)
 
 cdef enum:
     # Outputs in a block: a tile's weights (2 to 14 KB) are used 8 times or more from the first-level cache.
@@ -36,6 +38,8 @@ cdef enum:
     SMALL_ROW = 16
     SMALL_PIXELS = 196
     SMALL_BATCH = LANES
+    # Results of an item that wait for the next chunk, if they do not lie side by side.
+    KEPT_BYTES = 9 << 18
 
 
 def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
@@ -149,9 +153,12 @@ cdef int correlate_phases(Problem* p, int threads) except -1:
         p.rows = ceil_div(ceil_div(O, p.row_parts), 6) * 6
     macs = <double> block_pixels(&p.grid) * p.grid.chunks * chunk_taps(&p.grid) * alike  # of a block and row
     p.rows = <Py_ssize_t> min(<double> p.rows, max(6.0, MACS_BETWEEN_SIGNALS / max(macs, 1.0)))
+    p.together = 6 // gcd(6, alike)
+    if p.grid.chunks > 1:
+        while p.rows > 6 and aside_size(p, p.rows) > KEPT_BYTES:
+            p.rows = ceil_div(p.rows, 12) * 6
     p.row_parts = ceil_div(O, p.rows)
     p.uses = uses_of(&p.down) * uses_of(&p.across)
-    p.together = 6 // gcd(6, alike)
     for d in range(p.down.parts):
         for a in range(p.across.parts):
             p.layout[d * p.across.parts + a] = layout_of(
@@ -190,8 +197,25 @@ cdef inline Py_ssize_t tables_size(const Problem* p) noexcept nogil:
     return 2 * p.down.parts * p.across.parts * chunk_taps(&p.grid) * sizeof(Py_ssize_t)
 
 
-cdef inline Py_ssize_t aside_size(const Problem* p, Py_ssize_t width) noexcept nogil:
-    return (min(p.rows, p.together) * p.down.phases * p.across.phases + MAX_ROWS) * width * sizeof(real)
+cdef inline Py_ssize_t rows_beside(const Problem* p, Py_ssize_t rows) noexcept nogil:
+    """Rows that results of a strip take aside, at the most, of so many output channels.
+
+    There may be several chunks, and then all channels wait for the next; else those of one round of tiles.
+    """
+    cdef Py_ssize_t parts = p.down.parts * p.across.parts
+    if p.grid.chunks == 1:
+        rows = min(rows, p.together)
+    # Each part in whole tiles, which may have three rows too many.
+    return rows * p.down.phases * p.across.phases + 3 * parts * ceil_div(rows, p.together) + MAX_ROWS
+
+
+cdef inline Py_ssize_t aside_size(const Problem* p, Py_ssize_t rows) noexcept nogil:
+    """Bytes of them, for so many channels of an item."""
+    cdef const Block* block = &p.grid.block
+    cdef Py_ssize_t width = vectors_of(p, rows) * LANES, strips = 1
+    if p.grid.chunks > 1:
+        strips = block.images * block.rows * ceil_div(block.cols, width)
+    return strips * rows_beside(p, rows) * width * sizeof(real)
 
 
 cdef Py_ssize_t correlate_scratch(const Problem* p) noexcept nogil:
@@ -204,7 +228,7 @@ cdef Py_ssize_t correlate_scratch(const Problem* p) noexcept nogil:
         round_to_line(prepared_size(&p.grid) * sizeof(real))
         + 2 * round_to_line(taps * sizeof(Py_ssize_t))
         + round_to_line(tables_size(p))
-        + round_to_line(aside_size(p, width))
+        + round_to_line(max(aside_size(p, p.rows), aside_size(p, last)))
         + round_to_line(p.strips * taps * width * sizeof(real))  # panels
     )
 
@@ -226,7 +250,8 @@ cdef int correlate_item(const void* problem, Py_ssize_t item, char* scratch) noe
     job.o_last = min(p.w.O, job.o_first + p.rows)
     job.VN = vectors_of(p, job.o_last - job.o_first)
     width = job.VN * LANES
-    job.aside = <real*> carve(&scratch, aside_size(p, width))
+    job.aside = <real*> carve(&scratch, aside_size(p, job.o_last - job.o_first))
+    job.per_aside = rows_beside(p, job.o_last - job.o_first) * width if grid.chunks > 1 else 0
     panels = <real*> carve(&scratch, p.strips * most_taps * width * sizeof(real))
     job.strips = job.spans = 0
     job.next_length = 0
@@ -236,7 +261,8 @@ cdef int correlate_item(const void* problem, Py_ssize_t item, char* scratch) noe
         job.image = prepare(grid, &job.block, &job.chunk, LANES, image_scratch)
         job.in_place = job.image.data != image_scratch
         job.tap_count = tabulate_taps(grid, &job.chunk, &job.image, job.taps)
-        job.accumulate = index > 0
+        job.accumulate, job.last = index > 0, index + 1 == grid.chunks
+        job.strips_before = 0
         job.row_length = p.Q
         if (
             job.image.per_row == job.block.cols == p.Q
@@ -377,6 +403,7 @@ cdef void multiply(Job* job, int VN) noexcept nogil:
     """
     cdef const Problem* p = job.p
     cdef const real* filters[MAX_ROWS]
+    cdef real* aside = job.aside + job.strips_before * job.per_aside
     cdef Py_ssize_t o = job.o_first
     cdef int count, i, r
     cdef Py_ssize_t tap = 0, share = 0  # of the next strips' taps, that each tile fetches
@@ -397,8 +424,11 @@ cdef void multiply(Job* job, int VN) noexcept nogil:
             if job.strip[i].straight:
                 multiply_straight(job, i, VN, o, count, filters)
             else:
-                multiply_aside(job, &job.strip[i], VN, o, count)
+                multiply_aside(job, &job.strip[i], VN, o, count, aside + i * job.per_aside)
+        if job.per_aside:
+            aside += rows_of(p, count, VN) * VN * LANES
         o += count
+    job.strips_before += job.strips
     job.strips = job.spans = 0
 
 
@@ -431,21 +461,38 @@ cdef inline void multiply_straight(
     )
 
 
-cdef void multiply_aside(Job* job, const Strip* strip, int VN, Py_ssize_t o, int count) noexcept nogil:
-    """Outputs that do not lie side by side are made aside, and then put where they belong."""
+cdef void multiply_aside(
+    Job* job, const Strip* strip, int VN, Py_ssize_t o, int count, real* aside,
+) noexcept nogil:
+    """Outputs that do not lie side by side are made aside, and in the end put where they belong."""
     cdef const Problem* p = job.p
-    cdef real* aside = job.aside
+    cdef real* to = aside
     cdef int d, a
     for d in range(p.down.parts):
         for a in range(p.across.parts):
-            multiply_part(job, strip, VN, o, count, d, a, aside)
-            aside += rows_aside(p, count, d, a) * VN * LANES
-    put(job, strip, o, count, VN * LANES)
+            multiply_part(job, strip, VN, o, count, d, a, to)
+            to += rows_of_part(p, count, d, a, VN) * VN * LANES
+    if job.last:
+        put(job, strip, o, count, VN, aside)
 
 
 cdef inline Py_ssize_t rows_aside(const Problem* p, int count, int d, int a) noexcept nogil:
     """Of two parts and so many channels: channel by channel, phases down, then across."""
     return count * p.down.part[d].count * p.across.part[a].count
+
+
+cdef inline Py_ssize_t rows_of_part(const Problem* p, int count, int d, int a, int VN) noexcept nogil:
+    return rows_in_tiles(rows_aside(p, count, d, a), VN)
+
+
+cdef inline Py_ssize_t rows_of(const Problem* p, int count, int VN) noexcept nogil:
+    """Of all parts."""
+    cdef Py_ssize_t rows = 0
+    cdef int d, a
+    for d in range(p.down.parts):
+        for a in range(p.across.parts):
+            rows += rows_of_part(p, count, d, a, VN)
+    return rows
 
 
 cdef inline void multiply_part(
@@ -471,8 +518,6 @@ cdef inline void multiply_part(
             )
             if with_bias:
                 biases[r] = p.bias[o]
-            if job.accumulate:
-                bring(job, strip, o, down.first + row, across.first + col, aside + r * width)
             if left > r + 1:  # else rows beyond repeat the last
                 col += 1
                 if col == across.count:
@@ -487,30 +532,17 @@ cdef inline void multiply_part(
         left -= R
 
 
-cdef void bring(
-    const Job* job, const Strip* strip, Py_ssize_t o, Py_ssize_t row, Py_ssize_t col, real* to,
+cdef void put(
+    const Job* job, const Strip* strip, Py_ssize_t o, int count, int VN, const real* part,
 ) noexcept nogil:
-    """The results of a strip so far, of one channel and phase."""
-    cdef const Problem* p = job.p
-    cdef const Span* span
-    cdef int i
-    for i in range(strip.first, strip.first + strip.count):
-        span = &job.span[i]
-        if row < span.rows:
-            unweave(to + span.lane, p.out + o * p.out_per_channel + span.target + row * p.Q + col,
-                    span.length, p.grid.w.out_step, span.cols - col)
-
-
-cdef void put(const Job* job, const Strip* strip, Py_ssize_t o, int count, Py_ssize_t width) noexcept nogil:
     """The results of a strip, from aside to where they belong."""
     cdef const Problem* p = job.p
     cdef const Part* down
     cdef const Span* span
-    cdef const real* part = job.aside
     cdef const real* at
     cdef const real* phase[MOST_PHASES]
     cdef real* out
-    cdef Py_ssize_t step = p.grid.w.out_step, row, i, j, h
+    cdef Py_ssize_t step = p.grid.w.out_step, width = VN * LANES, row, i, j, h
     cdef int d, a, s, joined
     for d in range(p.down.parts):
         down = &p.down.part[d]
@@ -522,7 +554,7 @@ cdef void put(const Job* job, const Strip* strip, Py_ssize_t o, int count, Py_ss
                     for j in range(p.across.part[a].count):
                         phase[joined] = at + ((i * down.count + row) * p.across.part[a].count + j) * width
                         joined += 1
-                    at += rows_aside(p, count, d, a) * width
+                    at += rows_of_part(p, count, d, a, VN) * width
                 out = p.out + (o + i) * p.out_per_channel + h * p.Q
                 for s in range(strip.first, strip.first + strip.count):
                     span = &job.span[s]
@@ -531,4 +563,4 @@ cdef void put(const Job* job, const Strip* strip, Py_ssize_t o, int count, Py_ss
                             out + span.target, phase, span.lane, span.length, joined, step, span.cols
                         )
         for a in range(p.across.parts):
-            part += rows_aside(p, count, d, a) * width
+            part += rows_of_part(p, count, d, a, VN) * width

@@ -156,15 +156,3 @@ cdef inline void weave_any(
         whole = count if (count - 1) * step + j < room else ceil_div(room - j, step)
         for i in range(whole):
             out[i * step + j] = phase[j][at + i]
-
-
-cdef inline void unweave(
-    real* phase, const real* out, Py_ssize_t count, Py_ssize_t step, Py_ssize_t room,
-) noexcept nogil:
-    """phase[i] = out[i*step] for i < count, but of nothing from out[room] on."""
-    cdef Py_ssize_t i
-    if step == 1:
-        copy_run(phase, out, min(count, room))
-        return
-    for i in range(min(count, ceil_div(room, step))):
-        phase[i] = out[i * step]

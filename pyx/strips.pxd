@@ -88,8 +88,10 @@ cdef struct Job:
     Py_ssize_t* taps
     Py_ssize_t* tables
     Taps part[MOST_PARTS * MOST_PARTS]
-    bint accumulate
+    bint accumulate, last  # to what chunks before have summed; the last of them
     real* aside
+    Py_ssize_t per_aside  # from one strip's to the next's
+    Py_ssize_t strips_before  # of the block, multiplied already
     # What waits to be multiplied.
     int strips, spans
     # What the next strips read meanwhile, if it is not in a cache.
@@ -108,11 +110,13 @@ cdef inline Py_ssize_t strips_for(const Grid* grid) noexcept nogil:
 
 cdef inline bint goes_direct(const Job* job, Py_ssize_t width) noexcept nogil:
     """Whether strips are of the image itself, which wastes the lanes between rows (see `direct_strips`)."""
+    cdef const Problem* p = job.p
     cdef const Block* block = &job.block
     cdef Py_ssize_t pitch = job.image.per_row, total = (block.rows - 1) * pitch + block.cols
     cdef Py_ssize_t lanes = 0, aside = 0, at = 0
     cdef double direct, panels
-    if total < width:
+    # Strips of the image are alike in all chunks that have the whole kernel.
+    if total < width or job.chunk.us < p.grid.h.taps or job.chunk.vs < p.grid.w.taps:
         return False
     while at < total:
         if at % pitch >= block.cols:
@@ -122,16 +126,16 @@ cdef inline bint goes_direct(const Job* job, Py_ssize_t width) noexcept nogil:
                 aside += width
             lanes, at = lanes + width, at + width
     direct = lanes * <double> (SPREAD if is_spread(job) else IN_PLACE)
-    direct += aside * <double> ASIDE / job.tap_count
+    direct += aside * <double> ASIDE / chunk_taps(&p.grid)
     panels = 100 + (GATHERED if block.cols % LANES == 0 else GATHERED_PARTS) / (
-        (job.o_last - job.o_first) * job.p.uses
+        (job.o_last - job.o_first) * p.uses
     )
     return direct <= panels * block.rows * block.cols
 
 
 cdef inline bint is_spread(const Job* job) noexcept nogil:
     """Whether what a strip reads lies in more pages, or in more lines of a cache set, than are at hand."""
-    cdef Py_ssize_t pitch = job.image.per_channel * sizeof(real), channels = job.chunk.channels
+    cdef Py_ssize_t pitch = job.image.per_channel * sizeof(real), channels = job.p.grid.chunk.channels
     return (
         min(channels, channels * pitch // PAGE_BYTES) > MOST_PAGES
         or channels * 3 // 2 > CACHE_WAYS * PAGE_BYTES // gcd(pitch, PAGE_BYTES)

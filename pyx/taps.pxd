@@ -304,9 +304,8 @@ cdef inline Image prepare(
     cdef Py_ssize_t col = grid.w.origin + block.col * grid.w.stride + chunk.v
     cdef Py_ssize_t rows = prepared_extent(&grid.h, block.rows, chunk.us)
     cdef Py_ssize_t cols = prepared_extent(&grid.w, block.cols, chunk.vs)
-    cdef Py_ssize_t last = (
-        ((block.image + block.images - 1) * grid.C + chunk.channel + chunk.channels - 1) * H + row + rows - 1
-    ) * W + col + cols
+    # Of all chunks, lest one be in place and another not.
+    cdef Py_ssize_t last = (((block.image + block.images) * grid.C - 1) * H + row + rows - 1) * W + col + cols
     if (
         grid.h.split == 1 and grid.w.split == 1
         and row >= 0 and row + rows <= H and col >= 0 and col + cols <= W
