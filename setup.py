@@ -69,7 +69,7 @@ if not (DEBUG or TRACE):
 
 
 def extension_table():
-    table = {"cpu": [Extension("fastconv._kernels._cpu", ["pyx/_cpu.pyx"])]}
+    table = {"cpu": [Extension("fastconv._kernels._cpu", ["pyx/_cpu.pyx"], include_dirs=["pyx"])]}
     for level, level_flags in LEVELS.items():
         for real in REALS:
             table[f"{level}_{real}"] = [

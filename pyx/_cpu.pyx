@@ -5,7 +5,10 @@ modules may be loaded at all. (Merely initialising a module compiled for instruc
 processor lacks can kill the process.)
 """
 
+import os
+
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.pycapsule cimport PyCapsule_New
 
 cdef extern from *:
     """
@@ -44,6 +47,18 @@ cdef extern from *:
     bint HAS_V3, HAS_V4, HAS_OPENMP
     const char* COMPILER
     int OPENMP_THREADS()
+
+
+cdef extern from "scratch.h":
+    enum:
+        WATCHED
+    ctypedef struct Kept:
+        int off
+
+cdef Kept blocks
+# Python itself keeps no memory then.
+blocks.off = WATCHED or os.environ.get("PYTHONMALLOC", "").startswith("malloc")
+kept_blocks = PyCapsule_New(&blocks, "fastconv._kernels._cpu.kept_blocks", NULL)
 
 
 def levels():

@@ -6,14 +6,12 @@ in order.
 """
 
 from libc.math cimport log
-from libc.stdlib cimport free
-
 from buffers cimport bytes_of, start_of
 from elementary cimport (
     NORMAL_TAIL, at_least, below, differ, exp_negative, normal_below, sigmoid_and_slope, sigmoid_of,
     tanh_of,
 )
-from parallel cimport allocate, on_line, run_items
+from parallel cimport allocate, on_line, release, run_items
 from simd cimport (
     LANES, above, add, choose, copy_run, first_lanes, horizontal_maximum, horizontal_sum, larger, load,
     load_some, misaligned, multiply_add, real, splat, store, store_some, subtract, vec, where,
@@ -71,7 +69,7 @@ cdef double run(int op, x, y, out, double factor, Py_ssize_t columns, int thread
         for block in range(blocks):
             total += sums[block]
     finally:
-        free(memory)
+        release(memory)
     return total
 
 

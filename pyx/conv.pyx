@@ -6,11 +6,9 @@ multiplies; small.pxd is another way for small images, single.pxd for one output
 result is summed depends on the problem alone, so results are the same bits on any number of threads.
 """
 
-from libc.stdlib cimport free
-
 from buffers cimport Batch, batch_of, bias_of, filters_of
 from packing cimport Layout, Packing, layout_of, pack, packing_of
-from parallel cimport MACS_BETWEEN_SIGNALS, allocate, carve, on_line, round_to_line, run_items
+from parallel cimport MACS_BETWEEN_SIGNALS, allocate, carve, on_line, release, round_to_line, run_items
 from phases cimport MOST_PHASES, Joint, Part, join, tabulate_part, weaver_for
 from simd cimport LANES, prefetch, prefetch_run, real
 from single cimport Single, cut_single, pack_single, single_item, single_scratch
@@ -98,7 +96,7 @@ def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
             correlate_filters(&p, threads)
             first += packing.group or packing.given.O
     finally:
-        free(memory)
+        release(memory)
 
 
 cdef bint correlate_single(const Problem* problem, const real* bias, real* out, int threads) except *:
@@ -117,7 +115,7 @@ cdef bint correlate_single(const Problem* problem, const real* bias, real* out, 
         run_items(single_item, &p, p.grid.blocks, <double> p.grid.N * problem.P * problem.Q * p.pitch,
                   single_scratch(&p), threads)
     finally:
-        free(memory)
+        release(memory)
     return True
 
 

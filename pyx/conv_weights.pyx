@@ -5,11 +5,10 @@ multiplies, with taps as rows, output channels as columns and pixels to sum over
 items depend on the problem alone, and each sums in one fixed order.
 """
 
-from libc.stdlib cimport free
 from libc.string cimport memset
 
 from buffers cimport Batch, batch_of, start_of
-from parallel cimport MACS_BETWEEN_SIGNALS, allocate, carve, on_line, round_to_line, run_items
+from parallel cimport MACS_BETWEEN_SIGNALS, allocate, carve, on_line, release, round_to_line, run_items
 from simd cimport (
     LANES, REGISTERS, add, even, horizontal_sum, load, prefetch, real, splat, store, store_transposed,
     transpose, vec,
@@ -147,8 +146,8 @@ cdef int weights_phase(Problem* p, real* db, int threads) except -1:
                         total += p.totals[slab * p.O + i]
                     db[i] = <real> total
     finally:
-        free(copies)
-        free(totals)
+        release(copies)
+        release(totals)
     return 0
 
 
@@ -283,10 +282,12 @@ cdef void gather_panels(const Job* job, Py_ssize_t o, Py_ssize_t panels) noexcep
 cdef void multiply_panels(const Job* job, Py_ssize_t o, Py_ssize_t panels) noexcept nogil:
     """All taps, of output channels from o on."""
     cdef const real* rows[MAX_ROWS]
-    cdef const Py_ssize_t* row_table = NULL if job.in_order else job.pixels
-    cdef const Py_ssize_t* column_table = NULL if job.in_order else job.panel_rows
+    cdef const Py_ssize_t* row_table = NULL
+    cdef const Py_ssize_t* column_table = NULL
     cdef Py_ssize_t t = 0, first, i
     cdef int R, r
+    if not job.in_order:
+        row_table, column_table = job.pixels, job.panel_rows
     while t < job.tap_count:
         R = rows_for(job.tap_count - t, job.VN)
         first = 0

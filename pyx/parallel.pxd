@@ -2,11 +2,10 @@
 
 What a result is summed from, and in which order, depends on the problem alone, never on the number of
 threads: so results are the same bits on any number. Items run in portions, with a look at pending signals
-between them (Ctrl-C in a long call), and each thread has a piece of scratch memory of its own.
+between them (Ctrl-C in a long call), and each thread has a piece of scratch memory of its own (scratch.h).
 """
 
 from cython.parallel cimport prange, threadid
-from libc.stdlib cimport free, malloc
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
@@ -18,6 +17,13 @@ cdef extern from "scratch.h" nogil:
         STACK_SCRATCH
     void forbid(char* memory, Py_ssize_t size)
     void allow(char* memory, Py_ssize_t size)
+    ctypedef struct Kept:
+        int off
+
+cdef extern from "scratch.h":
+    Kept* kept_blocks() except NULL
+    char* take_block(Kept* kept, size_t size)
+    void keep_block(Kept* kept, char* memory)
 
 # Does one item; returns what is to be added up over all of them.
 ctypedef int (*Item)(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil
@@ -37,8 +43,8 @@ cdef inline char* on_line(char* memory) noexcept nogil:
 
 
 cdef inline char* allocate(Py_ssize_t pieces, Py_ssize_t size) except NULL:
-    """Memory for so many pieces, each on cache lines of its own; `on_line` finds the first."""
-    cdef char* memory = <char*> malloc(pieces * round_to_line(size) + CACHE_LINE)
+    """Memory for so many pieces, each on cache lines of its own; `on_line` finds the first. `release` it."""
+    cdef char* memory = take_block(kept_blocks(), pieces * round_to_line(size) + CACHE_LINE)
     cdef char* piece
     cdef Py_ssize_t _i
     if memory == NULL:
@@ -48,6 +54,12 @@ cdef inline char* allocate(Py_ssize_t pieces, Py_ssize_t size) except NULL:
     for _i in range(pieces):
         carve(&piece, size)
     return memory
+
+
+cdef inline void release(char* memory) except *:
+    """What `allocate` has given, or NULL."""
+    if memory != NULL:
+        keep_block(kept_blocks(), memory)
 
 
 cdef inline char* carve(char** scratch, Py_ssize_t size) noexcept nogil:
@@ -98,5 +110,5 @@ cdef inline Py_ssize_t run_items(
                         )
             PyErr_CheckSignals()
     finally:
-        free(memory)
+        release(memory)
     return total

@@ -4,10 +4,8 @@ transforms.pxd has the algorithm. The weights of a group of output channels are 
 all threads; then each work item takes one panel of tiles, or two, from the input to the output.
 """
 
-from libc.stdlib cimport free
-
 from buffers cimport Batch, Filters, batch_of, bias_of, filters_of
-from parallel cimport allocate, carve, on_line, round_to_line, run_items
+from parallel cimport allocate, carve, on_line, release, round_to_line, run_items
 from simd cimport (
     LANES, add, copy_run, high, horizontal_sum, load, low, prefetch, prefetch_run, real, splat, store,
     subtract, transpose, vec,
@@ -157,7 +155,7 @@ cdef bint convolve(Problem* p, int threads) except -1:
                              macs * p.filters * p.tiling.ups, size, threads):
                     return False
     finally:
-        free(shared)
+        release(shared)
     return True
 
 
@@ -373,7 +371,7 @@ cdef bint convolve_few(Problem* p, int threads) except -1:
             few_item, p, p.tiling.ups * ceil_div(p.w.O, PANEL), macs * p.O, few_scratch(p), threads
         )
     finally:
-        free(shared)
+        release(shared)
 
 
 cdef Py_ssize_t few_scratch(const Problem* p) noexcept nogil:

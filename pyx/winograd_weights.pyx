@@ -7,11 +7,10 @@ output gradients as [tile][channel]; then each of the elements is a matrix produ
 tiles, which work items compute for a block of input and output channels each.
 """
 
-from libc.stdlib cimport free
 from libc.string cimport memset
 
 from buffers cimport Batch, batch_of
-from parallel cimport allocate, carve, on_line, round_to_line, run_items
+from parallel cimport allocate, carve, on_line, release, round_to_line, run_items
 from simd cimport (
     LANES, add, horizontal_sum, load, load_some, prefetch, real, splat, store_transposed, subtract, transpose,
     vec,
@@ -115,7 +114,7 @@ cdef bint sum_slabs(Problem* p, int threads) except -1:
                     ):
                         return False
     finally:
-        free(shared)
+        release(shared)
     return True
 
 

@@ -205,3 +205,35 @@ def test_memory_that_the_system_refuses(backend):
         LIMITED, FASTCONV_BACKEND=backend, FASTCONV_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1"
     )
     assert done == "done"
+
+
+KEPT = """
+import resource
+import numpy as np
+import fastconv as fc, fastconv.functional as F
+
+fc.set_num_threads({threads})
+A, W = np.ones((8, 64, 16, 16)), np.ones((32, 64, 3, 3))
+def faults(calls):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(calls):
+        {call}
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // calls
+faults(10)
+print(faults(20))
+"""
+
+
+@linux
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "F.conv2d_forward(A, W, stride=1, padding=1)",
+        "F.conv2d_forward(A, W, padding=1, upsampling=2)",
+        "F.conv2d_backward(np.ones((8, 32, 14, 14)), A, W)",
+    ],
+)
+def test_scratch_does_not_come_from_the_system_each_time(threads, call):
+    # Given back each time, it would be hundreds of pages of 4 KB.
+    assert int(output_of(KEPT.format(threads=threads, call=call))) < 100
