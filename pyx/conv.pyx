@@ -480,7 +480,9 @@ cdef inline Py_ssize_t rows_aside(const Problem* p, int count, int d, int a) noe
 
 
 cdef inline Py_ssize_t rows_of_part(const Problem* p, int count, int d, int a, int VN) noexcept nogil:
-    return rows_in_tiles(rows_aside(p, count, d, a), VN)
+    """So many; but whole tiles, if they wait for another chunk: else what is beyond, others write over."""
+    cdef Py_ssize_t rows = rows_aside(p, count, d, a)
+    return rows if p.grid.chunks == 1 else rows_in_tiles(rows, VN)
 
 
 cdef inline Py_ssize_t rows_of(const Problem* p, int count, int VN) noexcept nogil:
