@@ -260,8 +260,8 @@ cdef inline int vectors_for(int R) noexcept nogil:
 cdef inline int vectors_left(int VN, Py_ssize_t rows, Py_ssize_t columns) noexcept nogil:
     """As `vectors_for`, but no more than the last columns need, where narrower tiles fit the rows."""
     if REGISTERS == 32 and VN == 4 and rows > 2:
-        if columns <= 2 * LANES:
+        if columns <= 2 * LANES and rows > 3:
             return 2
-        if columns <= 3 * LANES and rows > 5:  # which would be 3 and 2
+        if columns <= 3 * LANES and (rows == 3 or rows > 5):  # 4 and 5 would be 3 and 2
             return 3
     return VN
