@@ -6,6 +6,7 @@ in order.
 """
 
 from libc.math cimport log
+
 from buffers cimport bytes_of, start_of
 from elementary cimport (
     NORMAL_TAIL, at_least, below, differ, exp_negative, normal_below, sigmoid_and_slope, sigmoid_of,

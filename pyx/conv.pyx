@@ -251,8 +251,7 @@ cdef int correlate_item(const void* problem, Py_ssize_t item, char* scratch) noe
     job.aside = <real*> carve(&scratch, aside_size(p, job.o_last - job.o_first))
     job.per_aside = rows_beside(p, job.o_last - job.o_first) * width if grid.chunks > 1 else 0
     panels = <real*> carve(&scratch, p.strips * most_taps * width * sizeof(real))
-    job.strips = job.spans = 0
-    job.next_length = 0
+    job.strips = job.spans = job.next_length = 0
     for index in range(grid.chunks):
         job.chunk = chunk_at(grid, index)
         job.block = block_at(grid, item // p.row_parts)
@@ -389,7 +388,6 @@ cdef void panel_strips(Job* job, Py_ssize_t* rows, real* panels) noexcept nogil:
                 job.next = job.image.data + n * job.image.per_image + row * job.image.per_row + col
                 job.next_length = min(job.strips * width, block.cols - col)
             multiply(job, VN)
-            job.next_length = 0
     multiply(job, VN)
 
 
@@ -427,7 +425,7 @@ cdef void multiply(Job* job, int VN) noexcept nogil:
             aside += rows_of(p, count, VN) * VN * LANES
         o += count
     job.strips_before += job.strips
-    job.strips = job.spans = 0
+    job.strips = job.spans = job.next_length = 0
 
 
 cdef void fetch_next(const Job* job, Py_ssize_t tap, Py_ssize_t last) noexcept nogil:

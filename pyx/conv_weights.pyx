@@ -355,17 +355,12 @@ cdef void gather_columns(
         while i + length < count and outs[i + length] == outs[i] + length * step:
             length += 1
         last = i + length
-        if length > 1:
-            while i < last and (channels - 1) * per_channel + outs[i] + step * LANES <= readable:
-                for group in range(width // LANES):
-                    c = group * LANES
-                    if step == 1:
-                        transpose_corner(dz + c * per_channel + outs[i], per_channel, channels - c, 1,
-                                         panel + i * width + c, width)
-                    else:
-                        transpose_corner(dz + c * per_channel + outs[i], per_channel, channels - c, 2,
-                                         panel + i * width + c, width)
-                i += LANES
+        while length > 1 and i < last and (channels - 1) * per_channel + outs[i] + step * LANES <= readable:
+            for group in range(width // LANES):
+                c = group * LANES
+                transpose_corner(dz + c * per_channel + outs[i], per_channel, channels - c, step,
+                                 panel + i * width + c, width)
+            i += LANES
         while i < last:
             for c in range(width):
                 panel[i * width + c] = dz[c * per_channel + outs[i]] if c < channels else 0
@@ -374,7 +369,7 @@ cdef void gather_columns(
 
 
 cdef inline void transpose_corner(
-    const real* dz, Py_ssize_t per_channel, Py_ssize_t channels, const int step,
+    const real* dz, Py_ssize_t per_channel, Py_ssize_t channels, Py_ssize_t step,
     real* panel, Py_ssize_t width,
 ) noexcept nogil:
     cdef vec corner[LANES]

@@ -18,7 +18,7 @@ cdef extern from "scratch.h" nogil:
     void forbid(char* memory, Py_ssize_t size)
     void allow(char* memory, Py_ssize_t size)
     ctypedef struct Kept:
-        int off
+        pass
 
 cdef extern from "scratch.h":
     Kept* kept_blocks() except NULL
