@@ -10,20 +10,24 @@ phase is here what a tap's row and column leave when divided by the upsampling.
 
 from buffers cimport Filters
 from parallel cimport run_items
-from simd cimport LANES, load, real, store, transpose, vec
+from simd cimport LANES, load, prefetch, real, store, transpose, vec
 from taps cimport Axis, Side, ceil_div
 
 cdef enum:
     # Bytes of filters from which on they are packed (less stays in the first-level cache), and at a time;
-    # outputs that must use each. (AVX2, 100 KB to 3 MB, both dtypes, 500 outputs and more: 1.0 to 1.35 times
-    # as fast; 400 in float32, 200 in float64 0.9 to 1.27; half of that 0.7 to 0.95. Transposed, 200 and more:
-    # 1.05 to 1.4.)
+    # outputs that must use each. (AVX2, 77 KB to 5 MB, both dtypes, 98 and 196 outputs in float64, 196 to 400 in
+    # float32: 1.0 to 1.35 times as fast, 77 KB on two threads 0.85; half of that 0.75 to 1.2. Transposed, 200
+    # and more: 1.05 to 1.4.)
     FROM_BYTES = 1 << 15
     AT_ONCE_BYTES = 1 << 21
-    LEAST_OUTPUTS = 50 * LANES
+    LEAST_OUTPUTS = 24 * LANES
     LEAST_TRANSPOSED = 12 * LANES
+    # Numbers that threads share. (19 to 74 thousand: to start threads takes as long as packing them.)
+    LEAST_SHARED = 1 << 16
     FILTERS_AN_ITEM = 16
     PAD = 16  # numbers between two filters
+    # Channels that are fetched ahead. (256 filters of 512 channels: packing takes half as long.)
+    AHEAD = 4
 
 
 cdef struct Packing:
@@ -96,56 +100,79 @@ cdef inline Filters pack(Packing* packing, Py_ssize_t first, int threads) except
     """The group of filters from that one on, in `packing.to`."""
     cdef Filters w = packing.given
     packing.first, packing.count = first, min(packing.group, w.O - first)
-    run_items(pack_item, packing, ceil_div(packing.count, FILTERS_AN_ITEM), 0, 0, threads)
+    if packing.count * w.C * w.KH * w.KW < LEAST_SHARED:
+        threads = 1
+    run_items(pack_item, packing, ceil_div(packing.count, FILTERS_AN_ITEM), 0,
+              w.KH * w.KW * sizeof(Move), threads)
     w.start, w.O, w.per_filter, w.packed = packing.to, packing.count, packing.pitch, True
     return w
 
 
+cdef struct Move:
+    # Of a tap: where a filter has it, and where the packed one has it, for the channel at work; and how far
+    # from there the next channel has it.
+    Py_ssize_t source, target, per_channel
+
+
 cdef inline int pack_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
-    """Some filters, phase by phase."""
+    """Some filters, channel by channel: as they are given, those of neighbours mostly lie side by side."""
     cdef const Packing* p = <const Packing*> problem
     cdef const Filters* w = &p.given
     cdef Py_ssize_t first = item * FILTERS_AN_ITEM, last = min(p.count, first + FILTERS_AN_ITEM)
-    cdef Py_ssize_t u, v, rows, cols
-    cdef const real* source
-    cdef real* to
+    cdef Py_ssize_t taps = w.KH * w.KW, c, o, t
+    cdef const real* source = w.start + p.first * w.per_filter
+    cdef const real* given
+    cdef real* packed
+    cdef Move* moves = <Move*> scratch
+    if taps == w.per_filter == 1:
+        transpose_filters(p, first, last, source)
+        return 0
+    tabulate_moves(p, moves)
+    source += first * w.per_filter
+    for c in range(w.C):
+        for o in range(FILTERS_AN_ITEM):
+            prefetch(source + o * w.per_filter + AHEAD * w.per_channel)
+        for t in range(taps):
+            given, packed = source + moves[t].source, p.to + first * p.pitch + moves[t].target
+            if last - first == FILTERS_AN_ITEM:
+                copy_tap(FILTERS_AN_ITEM, given, w.per_filter, packed, p.pitch)
+            else:
+                copy_tap(last - first, given, w.per_filter, packed, p.pitch)
+            moves[t].target += moves[t].per_channel
+        source += w.per_channel
+    return 0
+
+
+cdef inline void copy_tap(
+    const Py_ssize_t count, const real* given, Py_ssize_t per_filter, real* packed, Py_ssize_t pitch,
+) noexcept nogil:
+    """That of `count` filters; the compiler unrolls it for a constant."""
+    cdef Py_ssize_t o
+    for o in range(count):
+        packed[o * pitch] = given[o * per_filter]
+
+
+cdef inline void tabulate_moves(const Packing* p, Move* moves) noexcept nogil:
+    """Those of all taps, phase by phase, for the first channel."""
+    cdef const Filters* w = &p.given
+    cdef Py_ssize_t u, v, i, j, rows, cols, target
     for u in range(min(p.up_h, w.KH)):
         rows = ceil_div(w.KH - u, p.up_h)
         for v in range(min(p.up_w, w.KW)):
             cols = ceil_div(w.KW - v, p.up_w)
-            source = w.start + p.first * w.per_filter + u * w.per_row + v * w.per_col
-            to = p.to + w.C * (
-                taps_before(w.KH, p.up_h, u) * w.KW + rows * taps_before(w.KW, p.up_w, v)
-            )
-            if rows == cols == w.per_filter == 1:
-                transpose_phase(p, first, last, source, to)
-            else:
-                copy_phase(p, first, last, rows, cols, source, to)
-    return 0
-
-
-cdef inline void copy_phase(
-    const Packing* p, Py_ssize_t first, Py_ssize_t last, Py_ssize_t rows, Py_ssize_t cols,
-    const real* source, real* to,
-) noexcept nogil:
-    """Channel by channel: as they are given, those of neighbouring filters mostly lie side by side."""
-    cdef Py_ssize_t per_row = p.up_h * p.given.per_row, per_col = p.up_w * p.given.per_col
-    cdef Py_ssize_t c, o, i, j
-    cdef const real* given
-    cdef real* packed
-    for c in range(p.given.C):
-        for o in range(first, last):
-            given = source + o * p.given.per_filter + c * p.given.per_channel
-            packed = to + o * p.pitch + c * rows * cols
+            target = w.C * (taps_before(w.KH, p.up_h, u) * w.KW + rows * taps_before(w.KW, p.up_w, v))
             for i in range(rows):
                 for j in range(cols):
-                    packed[i * cols + j] = given[i * per_row + j * per_col]
+                    moves.source = (u + i * p.up_h) * w.per_row + (v + j * p.up_w) * w.per_col
+                    moves.target, moves.per_channel = target + i * cols + j, rows * cols
+                    moves += 1
 
 
-cdef inline void transpose_phase(
-    const Packing* p, Py_ssize_t first, Py_ssize_t last, const real* source, real* to,
+cdef inline void transpose_filters(
+    const Packing* p, Py_ssize_t first, Py_ssize_t last, const real* source,
 ) noexcept nogil:
     """One tap, and filters side by side."""
+    cdef real* to = p.to
     cdef vec corner[LANES]
     cdef Py_ssize_t c = 0, o, i
     while c + LANES <= p.given.C:
