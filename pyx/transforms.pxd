@@ -304,6 +304,19 @@ cdef inline Side side_of(Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t pad, P
     return side
 
 
+cdef inline bint meets(const Side* side, Py_ssize_t point, Py_ssize_t part, Py_ssize_t phase) noexcept nogil:
+    """Whether the taps of a part and a phase can be other than zero at that point: at 0 (the first) only the
+    first tap counts, and at infinity (the last) the last.
+    """
+    cdef Py_ssize_t first = side.first + side.apart * part - phase
+    cdef Py_ssize_t last = first + (side.taps - 1) * side.step
+    if point == 0:
+        last = first
+    elif point == side.reach - 1:
+        first = last
+    return last >= 0 and first < side.kernel
+
+
 cdef inline Tiling tiling_of(
     Py_ssize_t images, Py_ssize_t P, Py_ssize_t Q, Py_ssize_t rows, Py_ssize_t cols,
     tuple stride, tuple pad, tuple up,

@@ -71,13 +71,13 @@ _TILE_OUTPUTS = {1: 1, 2: 4, 3: 4, 5: 2}
 # side, 3 to 512 channels, 2 to 15 taps, AVX2, both dtypes): choosing by this model takes on the average 1.0%
 # longer than choosing the faster one each time, on two threads 2.4% (144 measurements, phases and pieces).
 # - A multiply-add of a direct convolution with upsampling:
-_UPSAMPLED = 1.8
+_UPSAMPLED = 1.6
 # - one for many small images, if filters are not large (for a single vector of images: smaller), which
 #   conv.pyx does with images as lanes and, with stride 1, without their borders:
 _SMALL = 1.08
 _SMALL_IMAGES, _SMALL_ROW, _SMALL_PIXELS, _SMALL_FILTERS = 8, 16, 196, (10 << 10, 1 << 16)
 # - one of transformed tiles, with phases or pieces; their number goes up to whole vectors:
-_PARTS_PRODUCT, _TILES = 1.25, 8
+_PARTS_PRODUCT, _TILES = 1.5, 8
 # - the transforms of a number of input and of output; more where lines alone are transformed, and where
 #   steps other than 1 and 2 are read and written number by number:
 _TRANSFORMS, _LINE, _STEPS = 16, 1.2, 2
@@ -87,7 +87,7 @@ _FILTERS, _PARTS_FILTERS = (9, 18), 36
 # Input channels, forward: one panel of transformed tiles takes 2.5 MB of scratch. With 9 times as many
 # for pieces or 4 for phases, filters, transformed again for each slab of panels, cost more than they save
 # from 512 on. (7x7, 64 channels, float64: 1.4 times as long as directly.)
-_MOST_CHANNELS, _MOST_IN_PARTS = 1024, 512
+_MOST_CHANNELS, _MOST_IN_PARTS = 1024, 400
 
 
 def winograd_runs(
@@ -151,8 +151,9 @@ def _judge(
     if steps > 1 or pieces > 1:
         product, filters = _PARTS_PRODUCT, _PARTS_FILTERS
     transforms = _TRANSFORMS * (_LINE if high == 1 else 1) * (_STEPS if steps > 2 else 1)
+    met = _met(KH, high, rows, stride[0], pad[0], up[0]) * _met(KW, wide, cols, stride[1], pad[1], up[1])
     winograd = ((rows + high - 1) * (cols + wide - 1)) * (
-        tiles * (product * inputs * outputs + transforms * (inputs + outputs))
+        tiles * (met * product * inputs * outputs + transforms * (inputs + outputs))
         + filters * inputs * outputs
     )
     return True, winograd <= direct
@@ -163,6 +164,24 @@ def _part_inside(outputs: int, kernel: int, pad: int) -> float:
     size = outputs + kernel - 1 - 2 * pad
     inside = sum(max(0, min(kernel, size - p + pad) - max(0, pad - p)) for p in range(outputs))
     return inside / (outputs * kernel)
+
+
+def _met(kernel: int, taps: int, outputs: int, stride: int, pad: int, up: int) -> float:
+    """Of the points of an axis of a tile, on the average over parts or phases, those not left out.
+
+    `side_of` and `meets` in pyx/transforms.pxd have the rule.
+    """
+    if taps == 1:
+        return 1.0
+    first, apart, step = (pad % up, -1, up) if up > 1 else (0, taps if stride == 1 else 1, stride)
+    parts = step if step > 1 else _over(kernel, taps)
+    points, met = outputs + taps - 1, 0
+    for part in range(parts):
+        begin = first + apart * part
+        end = begin + (taps - 1) * step
+        if begin < kernel and end >= 0:
+            met += points - 2 + (begin >= 0) + (end < kernel)
+    return met / (parts * points)
 
 
 def _over(a: int, b: int) -> int:
