@@ -5,7 +5,7 @@ write every n-th number. Joined, their tiles run one after another on the same p
 the taps of its own phase, and their results are woven on the way to memory.
 """
 
-from simd cimport LANES, copy_run, high, load, low, real, store, vec
+from simd cimport LANES, copy_run, high, load, low, real, store, store_some, vec
 from taps cimport Axis, Chunk, Grid, Side, ceil_div, phase_of, phases
 
 cdef enum:
@@ -124,6 +124,11 @@ cdef inline void weave_two(
         store(out + 2 * i, low(a, b))
         store(out + 2 * i + LANES, high(a, b))
         i += LANES
+    if whole < LANES:
+        a, b = load(phase[0] + at), load(phase[1] + at)
+        store_some(out, low(a, b), 2 * whole)
+        store_some(out + LANES, high(a, b), 2 * whole - LANES)
+        i = whole
     if i < count:
         weave_any(out + 2 * i, phase, at + i, count - i, joined, step, room - 2 * i)
 

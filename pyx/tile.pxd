@@ -219,7 +219,10 @@ cdef inline bint follow(const Py_ssize_t* offsets, Py_ssize_t count, Py_ssize_t 
 
 cdef inline int even_rows(Py_ssize_t left, int most) noexcept nogil:
     """Rows of the next tile when `left` rows are cut into the fewest, evenest tiles: 8 is 4 + 4."""
-    cdef Py_ssize_t tiles = (left + most - 1) // most
+    cdef Py_ssize_t tiles
+    if left <= most:
+        return <int> left
+    tiles = (left + most - 1) // most
     return <int>((left + tiles - 1) // tiles)
 
 
