@@ -38,6 +38,10 @@ cdef enum:
     SMALL_BATCH = LANES
     # Results of an item that wait for the next chunk, if they do not lie side by side.
     KEPT_BYTES = 9 << 18
+    # Where all results take more than this, those that do not lie side by side are fetched before they are
+    # written. (AVX2, times as fast: 1.5 to 13 MB, float32 1.01 to 1.11, float64 1.01 to 1.23; 150 to 500 KB
+    # 0.95 to 0.98.)
+    FAR_BYTES = 1 << 20
 
 
 def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
@@ -71,6 +75,7 @@ def correlate(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
     p.P, p.Q = P, Q
     p.out_per_channel = P * Q
     p.out_per_image = p.w.O * p.out_per_channel
+    p.far = images.N * p.out_per_image * <Py_ssize_t> sizeof(real) > FAR_BYTES
     if Q <= SMALL_ROW and P * Q <= SMALL_PIXELS and images.N >= SMALL_BATCH:
         small.x, small.w, small.bias, small.out = images.start, p.w, bias, results.start
         small.N = images.N
@@ -464,12 +469,30 @@ cdef void multiply_aside(
     cdef const Problem* p = job.p
     cdef real* to = aside
     cdef int d, a
+    if job.last and p.far:
+        fetch_results(job, strip, o, count)
     for d in range(p.down.parts):
         for a in range(p.across.parts):
             multiply_part(job, strip, VN, o, count, d, a, to)
             to += rows_of_part(p, count, d, a, VN) * VN * LANES
     if job.last:
         put(job, strip, o, count, VN, aside)
+
+
+cdef inline void fetch_results(const Job* job, const Strip* strip, Py_ssize_t o, int count) noexcept nogil:
+    """The lines that `put` will write. (Inline, or GCC 12 leaves out a call that seems to do nothing.)"""
+    cdef const Problem* p = job.p
+    cdef const Span* span
+    cdef const real* out
+    cdef Py_ssize_t h
+    cdef int i, s
+    for s in range(strip.first, strip.first + strip.count):
+        span = &job.span[s]
+        out = p.out + o * p.out_per_channel + span.target
+        for i in range(count):
+            for h in range(min(p.down.phases, span.rows)):
+                prefetch_run(out + h * p.Q, span.length * p.grid.w.out_step)
+            out += p.out_per_channel
 
 
 cdef inline Py_ssize_t rows_aside(const Problem* p, int count, int d, int a) noexcept nogil:

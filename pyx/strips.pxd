@@ -45,6 +45,7 @@ cdef struct Problem:
     Filters w
     const real* bias
     Py_ssize_t P, Q, out_per_image, out_per_channel
+    bint far  # the results, from the caches close by
     Py_ssize_t rows, row_parts  # output channels to an item, and how many such parts there are
     Py_ssize_t together  # of them, whose phases are woven together
     Py_ssize_t alike  # phases that are one part, at the most
