@@ -24,7 +24,10 @@ cdef enum:
     LEAST_TRANSPOSED = 12 * LANES
     # Numbers that threads share. (19 to 74 thousand: to start threads takes as long as packing them.)
     LEAST_SHARED = 1 << 16
+    # Filters of a work item; those that are transposed are read along whole lines of each channel. (Four lines
+    # against one, 512 filters of 2048 channels: packing takes half as long.)
     FILTERS_AN_ITEM = 16
+    TRANSPOSED_AN_ITEM = 64
     PAD = 16  # numbers between two filters
     # Channels that are fetched ahead. (256 filters of 512 channels: packing takes half as long.)
     AHEAD = 4
@@ -35,6 +38,8 @@ cdef struct Packing:
     Py_ssize_t up_h, up_w
     Py_ssize_t pitch, group  # numbers from one packed filter to the next, and how many at a time, or 0: none
     real* to
+    bint transposed  # of one tap each, given with filters side by side
+    Py_ssize_t per_item  # filters
     Py_ssize_t first, count  # those at work
 
 
@@ -85,11 +90,13 @@ cdef inline Packing packing_of(
     )
     packing.given, packing.group = w[0], 0
     packing.up_h, packing.up_w = up_h, up_w
+    packing.transposed = taps == w.per_filter == 1
+    packing.per_item = TRANSPOSED_AN_ITEM if packing.transposed else FILTERS_AN_ITEM
     packing.pitch = w.C * taps + PAD
     fitting = AT_ONCE_BYTES // (packing.pitch * <Py_ssize_t> sizeof(real))
     if (
         not in_order and fitting
-        and outputs >= (LEAST_TRANSPOSED if taps == w.per_filter == 1 else LEAST_OUTPUTS)
+        and outputs >= (LEAST_TRANSPOSED if packing.transposed else LEAST_OUTPUTS)
         and w.O * w.C * taps * <Py_ssize_t> sizeof(real) >= FROM_BYTES
     ):
         packing.group = ceil_div(w.O, ceil_div(w.O, fitting))
@@ -102,7 +109,7 @@ cdef inline Filters pack(Packing* packing, Py_ssize_t first, int threads) except
     packing.first, packing.count = first, min(packing.group, w.O - first)
     if packing.count * w.C * w.KH * w.KW < LEAST_SHARED:
         threads = 1
-    run_items(pack_item, packing, ceil_div(packing.count, FILTERS_AN_ITEM), 0,
+    run_items(pack_item, packing, ceil_div(packing.count, packing.per_item), 0,
               w.KH * w.KW * sizeof(Move), threads)
     w.start, w.O, w.per_filter, w.packed = packing.to, packing.count, packing.pitch, True
     return w
@@ -118,13 +125,13 @@ cdef inline int pack_item(const void* problem, Py_ssize_t item, char* scratch) n
     """Some filters, channel by channel: as they are given, those of neighbours mostly lie side by side."""
     cdef const Packing* p = <const Packing*> problem
     cdef const Filters* w = &p.given
-    cdef Py_ssize_t first = item * FILTERS_AN_ITEM, last = min(p.count, first + FILTERS_AN_ITEM)
+    cdef Py_ssize_t first = item * p.per_item, last = min(p.count, first + p.per_item)
     cdef Py_ssize_t taps = w.KH * w.KW, c, o, t
     cdef const real* source = w.start + p.first * w.per_filter
     cdef const real* given
     cdef real* packed
     cdef Move* moves = <Move*> scratch
-    if taps == w.per_filter == 1:
+    if p.transposed:
         transpose_filters(p, first, last, source)
         return 0
     tabulate_moves(p, moves)
