@@ -15,17 +15,17 @@ from taps cimport Axis, Side, ceil_div
 
 cdef enum:
     # Bytes of filters from which on they are packed (less stays in the first-level cache), and at a time;
-    # outputs that must use each. (AVX2, 77 KB to 5 MB, both dtypes, 98 and 196 outputs in float64, 196 to 400 in
-    # float32: 1.0 to 1.35 times as fast, 77 KB on two threads 0.85; half of that 0.75 to 1.2. Transposed, 200
-    # and more: 1.05 to 1.4.)
+    # outputs that must use each. (AVX2, 77 KB to 5 MB, both dtypes, 98 and 196 outputs in float64, 196 to 400
+    # in float32: 1.0 to 1.35 times as fast, 77 KB on two threads 0.85; half of that 0.75 to 1.2. Transposed,
+    # 200 and more: 1.05 to 1.4.)
     FROM_BYTES = 1 << 15
     AT_ONCE_BYTES = 1 << 21
     LEAST_OUTPUTS = 24 * LANES
     LEAST_TRANSPOSED = 12 * LANES
     # Numbers that threads share. (19 to 74 thousand: to start threads takes as long as packing them.)
     LEAST_SHARED = 1 << 16
-    # Filters of a work item; those that are transposed are read along whole lines of each channel. (Four lines
-    # against one, 512 filters of 2048 channels: packing takes half as long.)
+    # Filters of a work item; those that are transposed are read along whole lines of each channel. (Four
+    # lines against one, 512 filters of 2048 channels: packing takes half as long.)
     FILTERS_AN_ITEM = 16
     TRANSPOSED_AN_ITEM = 64
     PAD = 16  # numbers between two filters
@@ -126,7 +126,7 @@ cdef inline int pack_item(const void* problem, Py_ssize_t item, char* scratch) n
     cdef const Packing* p = <const Packing*> problem
     cdef const Filters* w = &p.given
     cdef Py_ssize_t first = item * p.per_item, last = min(p.count, first + p.per_item)
-    cdef Py_ssize_t taps = w.KH * w.KW, c, o, t
+    cdef Py_ssize_t taps = w.KH * w.KW, _c, o, t
     cdef const real* source = w.start + p.first * w.per_filter
     cdef const real* given
     cdef real* packed
@@ -136,7 +136,7 @@ cdef inline int pack_item(const void* problem, Py_ssize_t item, char* scratch) n
         return 0
     tabulate_moves(p, moves)
     source += first * w.per_filter
-    for c in range(w.C):
+    for _c in range(w.C):
         for o in range(FILTERS_AN_ITEM):
             prefetch(source + o * w.per_filter + AHEAD * w.per_channel)
         for t in range(taps):

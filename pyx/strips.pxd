@@ -10,6 +10,7 @@ from packing cimport Layout
 from phases cimport MOST_PARTS, Joint
 from simd cimport LANES, load, prefetch, real, store, store_some
 from taps cimport Block, Chunk, Grid, Image, Side, chunk_taps, gcd
+from tile cimport even_rows, vectors_for
 
 cdef enum:
     WIDEST = 8 * LANES  # strips
@@ -101,6 +102,11 @@ cdef struct Job:
     Py_ssize_t next_length
     Strip strip[MOST_STRIPS]
     Span span[MOST_SPANS]
+
+
+cdef inline int vectors_of(const Problem* p, Py_ssize_t rows) noexcept nogil:
+    """How many vectors wide the tiles are, for so many output channels."""
+    return vectors_for(even_rows(even_rows(rows, p.together) * p.alike, 6))
 
 
 cdef inline Py_ssize_t strips_for(const Grid* grid) noexcept nogil:

@@ -16,10 +16,11 @@ a third of the digits that the usual 0, 1, -1, 2, -2 lose (see docs/performance.
 
 A stride s splits rows and columns of the input in s phases each: a kernel of k taps is one of ceil(k/s)
 with stride 1 over s*s times as many channels, if taps that are missing are zero. The other way round,
-upsampling makes s*s times as many channels of output, each a phase of the rows and columns. A 3x3
-kernel then takes 4 * 25 multiplications for 16 outputs instead of 144. Kernels that are too long for
-any of these are cut into pieces of 2 or 3 taps, each of which reads the input further on, as if that were
-another channel: 7x7 takes 9 * 36 multiplications for 16 outputs instead of 784.
+upsampling makes s*s times as many channels of output, each a phase of the rows and columns. Kernels
+that are too long for any of these are cut into pieces of 2 or 3 taps, each of which reads the input
+further on, as if that were another channel. Where a first or last tap is missing, the point 0 or
+infinity has no product: by a stride of 2, 3x3 takes 81 multiplications for 16 outputs instead of 144,
+and 7x7, in pieces, 289 instead of 784.
 
 Channels are summed between the transforms, so that each of the 36 (25, 6) elements is a matrix product
 over channels, which `tile` computes. (The gradient with respect to the weights has no transforms for 2

@@ -36,7 +36,7 @@ def set_conv_algorithm(name: str) -> None:
     name : {"auto", "direct", "winograd"}
         "winograd" is for kernels with stride 1 of 2 columns and more, and for those that a stride or
         upsampling of s cuts into phases of 1, 2, 3 or 5 rows and 2, 3 or 5 columns (3 or 4 taps by 2:
-        two; 5: three), up to 1024 input channels (512, with parts of kernels counted); all others run
+        two; 5: three), up to 1024 input channels (400, with parts of kernels counted); all others run
         directly, and so do gradients with respect to weights with a stride or of kernels with sides
         other than 1, 3 and 5. "auto", the default, uses it where it is faster: on compiled kernels,
         from about 12 (3x3) to 40 (1-D, 3) channels.
@@ -69,7 +69,8 @@ _ONE = (1, 1)
 _TILE_OUTPUTS = {1: 1, 2: 4, 3: 4, 5: 2}
 # Times in units of a multiply-add of direct convolution, fitted to 564 measurements (7 to 2000 pixels a
 # side, 3 to 512 channels, 2 to 15 taps, AVX2, both dtypes): choosing by this model takes on the average 1.0%
-# longer than choosing the faster one each time, on two threads 2.4% (144 measurements, phases and pieces).
+# longer than choosing the faster one each time. (Phases and pieces, fitted again to 298 measurements: 1.5%, on
+# two threads 1.6%.)
 # - A multiply-add of a direct convolution with upsampling:
 _UPSAMPLED = 1.6
 # - one for many small images, if filters are not large (for a single vector of images: smaller), which
@@ -86,7 +87,8 @@ _TRANSFORMS, _LINE, _STEPS = 16, 1.2, 2
 _FILTERS, _PARTS_FILTERS = (9, 18), 36
 # Input channels, forward: one panel of transformed tiles takes 2.5 MB of scratch. With 9 times as many
 # for pieces or 4 for phases, filters, transformed again for each slab of panels, cost more than they save
-# from 512 on. (7x7, 64 channels, float64: 1.4 times as long as directly.)
+# in float64. (7x7, 48 and 56 channels, two threads: 1.25 to 1.7 times as long as directly; in float32
+# 0.7 to 1.0.)
 _MOST_CHANNELS, _MOST_IN_PARTS = 1024, 400
 
 
