@@ -280,7 +280,7 @@ cdef void tabulate(Job* job, const Py_ssize_t* offsets, Py_ssize_t width) noexce
     """The tables of all parts, for taps that have such offsets, and tiles of that width."""
     cdef const Problem* p = job.p
     cdef Taps* taps = job.part
-    cdef const Layout* layout = p.layout
+    cdef const Layout* layout = &p.layout[0]
     cdef Py_ssize_t* columns = job.tables
     cdef Py_ssize_t* weights
     cdef int d, a

@@ -69,8 +69,8 @@ _ONE = (1, 1)
 _TILE_OUTPUTS = {1: 1, 2: 4, 3: 4, 5: 2}
 # Times in units of a multiply-add of direct convolution, fitted to 564 measurements (7 to 2000 pixels a
 # side, 3 to 512 channels, 2 to 15 taps, AVX2, both dtypes): choosing by this model takes on the average 1.0%
-# longer than choosing the faster one each time. (Phases and pieces, fitted again to 298 measurements: 1.5%, on
-# two threads 1.6%.)
+# longer than choosing the faster one each time. (Phases and pieces, fitted again to 298 measurements: 1.5%,
+# on two threads 1.6%.)
 # - A multiply-add of a direct convolution with upsampling:
 _UPSAMPLED = 1.6
 # - one for many small images, if filters are not large (for a single vector of images: smaller), which
