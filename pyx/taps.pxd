@@ -267,19 +267,24 @@ cdef inline void set_zero(real* to, Py_ssize_t count) noexcept nogil:
         i += LANES
 
 
-cdef inline void halve_row(const real* row, Py_ssize_t count, real* to, Py_ssize_t pitch) noexcept nogil:
+cdef inline void halve_row(
+    const real* row, Py_ssize_t count, Py_ssize_t ahead, real* to, Py_ssize_t pitch,
+) noexcept nogil:
     """to[k*pitch + i] = row[2*i + k], k = 0, 1; of the row, 2 * LANES are read at the least."""
     cdef Py_ssize_t i = 0, last = max(<Py_ssize_t> 0, count - LANES), width = min(<Py_ssize_t> LANES, count)
     cdef vec a, b
     while i < count:
         i = min(i, last)  # the last vector ends with the row
         a, b = load(row + 2 * i), load(row + 2 * i + LANES)
+        prefetch(row + 2 * i + ahead)
         store_some(to + i, even(a, b), width)
         store_some(to + pitch + i, odd(a, b), width)
         i += LANES
 
 
-cdef inline void quarter_row(const real* row, Py_ssize_t count, real* to, Py_ssize_t pitch) noexcept nogil:
+cdef inline void quarter_row(
+    const real* row, Py_ssize_t count, Py_ssize_t ahead, real* to, Py_ssize_t pitch,
+) noexcept nogil:
     """to[k*pitch + i] = row[4*i + k], k = 0 to 3; of the row, 4 * LANES are read at the least."""
     cdef Py_ssize_t i = 0, last = max(<Py_ssize_t> 0, count - LANES), width = min(<Py_ssize_t> LANES, count)
     cdef vec a, b, c, d
@@ -287,6 +292,8 @@ cdef inline void quarter_row(const real* row, Py_ssize_t count, real* to, Py_ssi
         i = min(i, last)
         a, b = load(row + 4 * i), load(row + 4 * i + LANES)
         c, d = load(row + 4 * i + 2 * LANES), load(row + 4 * i + 3 * LANES)
+        prefetch(row + 4 * i + ahead)
+        prefetch(row + 4 * i + 2 * LANES + ahead)
         store_some(to + i, even(even(a, b), even(c, d)), width)
         store_some(to + pitch + i, even(odd(a, b), odd(c, d)), width)
         store_some(to + 2 * pitch + i, odd(even(a, b), even(c, d)), width)
@@ -381,9 +388,9 @@ cdef inline void copy_image(
                             and source + together * max(cols, <Py_ssize_t> LANES) <= x_end
                         ):
                             if together == 2:
-                                halve_row(source, cols, to, image.per_col_phase)
+                                halve_row(source, cols, ahead, to, image.per_col_phase)
                             else:
-                                quarter_row(source, cols, to, image.per_col_phase)
+                                quarter_row(source, cols, ahead, to, image.per_col_phase)
                             for k in range(together):
                                 for i in range(begin[k]):
                                     to[k * image.per_col_phase + i] = 0
