@@ -8,6 +8,7 @@ import fastconv as fc
 import oracles
 from convolutions import assert_reaches_its_windows, compute, operands
 from fastconv import functional as F
+from fastconv.algorithm import points_met
 from fastconv.pure_winograd import matrices, phases
 from support import output_of, same_bits
 
@@ -125,6 +126,19 @@ def test_weights_of_so_many_channels_that_some_are_transformed_at_a_time(dtype):
     assert not same_bits(found["direct"], found["winograd"])
     error = abs(found["winograd"] - found["direct"]).max()
     assert error <= 80 * np.finfo(dtype).eps * abs(found["direct"]).max()
+
+
+@pytest.mark.parametrize("case", [*CASES, ((1, 3), (2, 2), ONE), ((1, 3), ONE, (2, 2))], ids=str)
+@pytest.mark.parametrize("pad", [-1, 0, 1, 2], ids="pad {}".format)
+def test_the_choice_counts_the_products_that_are_not_left_out(case, pad):
+    kernel, stride, up = case
+    w = np.random.default_rng(9).standard_normal((1, 1, *kernel))
+    _, parts, _, _ = phases(np.ones((1, 1, 40, 40)), w, stride, (pad, pad), up, (12, 12))
+    (A, _, G), (Aw, _, Gw) = matrices(parts.shape[2:])
+    met = [
+        points_met(kernel[i], parts.shape[2 + i], (A, Aw)[i].shape[1], stride[i], pad, up[i]) for i in (0, 1)
+    ]
+    assert met[0] * met[1] == pytest.approx((G @ parts @ Gw.T != 0).mean())
 
 
 @pytest.mark.parametrize("sizes", [(7, 9), (30, 34)], ids=["few tiles", "many"])

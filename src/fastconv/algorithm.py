@@ -153,9 +153,10 @@ def _judge(
     if steps > 1 or pieces > 1:
         product, filters = _PARTS_PRODUCT, _PARTS_FILTERS
     transforms = _TRANSFORMS * (_LINE if high == 1 else 1) * (_STEPS if steps > 2 else 1)
-    met = _met(KH, high, rows, stride[0], pad[0], up[0]) * _met(KW, wide, cols, stride[1], pad[1], up[1])
+    product *= points_met(KH, high, rows, stride[0], pad[0], up[0])
+    product *= points_met(KW, wide, cols, stride[1], pad[1], up[1])
     winograd = ((rows + high - 1) * (cols + wide - 1)) * (
-        tiles * (met * product * inputs * outputs + transforms * (inputs + outputs))
+        tiles * (product * inputs * outputs + transforms * (inputs + outputs))
         + filters * inputs * outputs
     )
     return True, winograd <= direct
@@ -168,13 +169,11 @@ def _part_inside(outputs: int, kernel: int, pad: int) -> float:
     return inside / (outputs * kernel)
 
 
-def _met(kernel: int, taps: int, outputs: int, stride: int, pad: int, up: int) -> float:
+def points_met(kernel: int, taps: int, outputs: int, stride: int, pad: int, up: int) -> float:
     """Of the points of an axis of a tile, on the average over parts or phases, those not left out.
 
     `side_of` and `meets` in pyx/transforms.pxd have the rule.
     """
-    if taps == 1:
-        return 1.0
     first, apart, step = (pad % up, -1, up) if up > 1 else (0, taps if stride == 1 else 1, stride)
     parts = step if step > 1 else _over(kernel, taps)
     points, met = outputs + taps - 1, 0
