@@ -36,7 +36,7 @@ def set_conv_algorithm(name: str) -> None:
     name : {"auto", "direct", "winograd"}
         "winograd" is for kernels with stride 1 of 2 columns and more, and for those that a stride or
         upsampling of s cuts into phases of 1, 2, 3 or 5 rows and 2, 3 or 5 columns (3 or 4 taps by 2:
-        two; 5: three), up to 1024 input channels (400, with parts of kernels counted); all others run
+        two; 5: three), up to 1024 input channels (512, with parts of kernels counted); all others run
         directly, and so do gradients with respect to weights with a stride or of kernels with sides
         other than 1, 3 and 5. "auto", the default, uses it where it is faster: on compiled kernels,
         from about 12 (3x3) to 40 (1-D, 3) channels.
@@ -85,11 +85,13 @@ _TRANSFORMS, _LINE, _STEPS = 16, 1.2, 2
 # - the transform of a number of a filter, and of its gradient; for phases and pieces, which are many more
 #   filters, with reading them again from the third-level cache:
 _FILTERS, _PARTS_FILTERS = (9, 18), 36
-# Input channels, forward: one panel of transformed tiles takes 2.5 MB of scratch. With 9 times as many
-# for pieces or 4 for phases, filters, transformed again for each slab of panels, cost more than they save
-# in float64. (7x7, 48 and 56 channels, two threads: 1.25 to 1.7 times as long as directly; in float32
-# 0.7 to 1.0.)
-_MOST_CHANNELS, _MOST_IN_PARTS = 1024, 400
+# - all filters of pieces, or of the phases of a stride, again for each slab of transformed inputs, where
+#   filters take so many bytes, in slabs of so many (17 problems, 7x7 to 11x11 and 5x5 by 2, 32 to 112 channels:
+#   of those it takes for direct, 48 and 56 channels in float64 took 1.0 to 1.7 times as long by Winograd's):
+_FILTERS_BYTES, _SLAB_BYTES = 4_500_000, 3_000_000
+# Input channels, forward: one panel of transformed tiles takes 2.5 MB of scratch, of pieces 9 times as many
+# and more.
+_MOST_CHANNELS, _MOST_IN_PARTS = 1024, 512
 
 
 def winograd_runs(
@@ -98,13 +100,17 @@ def winograd_runs(
     stride: Pair,
     pad: Pair,
     up: Pair,
+    itemsize: int,
     weights: bool = False,
 ) -> bool:
-    """Whether a convolution of weights (O, C, KH, KW) to (N, O, P, Q), or its weight gradient, goes by it."""
+    """Whether a convolution of weights (O, C, KH, KW) to (N, O, P, Q), or its weight gradient, goes by it.
+
+    `itemsize` is the bytes of a number.
+    """
     name = _choice.get()
     if name == "direct":
         return False
-    can, pays = _judge(weights_shape, out_shape, stride, pad, up, weights)
+    can, pays = _judge(weights_shape, out_shape, stride, pad, up, itemsize, weights)
     return can and (name == "winograd" or (pays and get_backend() == "compiled"))
 
 
@@ -115,6 +121,7 @@ def _judge(
     stride: Pair,
     pad: Pair,
     up: Pair,
+    itemsize: int,
     weights: bool,
 ) -> tuple[bool, bool]:
     """Whether Winograd's algorithm can compute it, and whether it is faster."""
@@ -155,7 +162,10 @@ def _judge(
     transforms = _TRANSFORMS * (_LINE if high == 1 else 1) * (_STEPS if steps > 2 else 1)
     product *= points_met(KH, high, rows, stride[0], pad[0], up[0])
     product *= points_met(KW, wide, cols, stride[1], pad[1], up[1])
-    winograd = ((rows + high - 1) * (cols + wide - 1)) * (
+    points = (rows + high - 1) * (cols + wide - 1)
+    if inputs > C and points * inputs * outputs * itemsize > _FILTERS_BYTES:
+        filters *= _over(points * inputs * tiles * itemsize, _SLAB_BYTES)
+    winograd = points * (
         tiles * (product * inputs * outputs + transforms * (inputs + outputs))
         + filters * inputs * outputs
     )

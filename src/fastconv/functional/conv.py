@@ -165,7 +165,7 @@ def _correlate(
     kernel = kernels(out.dtype)
     threads = _threads(out, w, up)
     if (
-        winograd_runs(w.shape, out.shape, stride, pad, up)
+        winograd_runs(w.shape, out.shape, stride, pad, up, out.itemsize)
         and kernel.winograd(x, w, b, out, stride, pad, up, threads)
     ):
         return
@@ -189,7 +189,7 @@ def _weight_gradient(
     kernel = kernels(dw.dtype)
     threads = _threads(dz, dw, up)
     if (
-        winograd_runs(dw.shape, dz.shape, stride, pad, up, weights=True)
+        winograd_runs(dw.shape, dz.shape, stride, pad, up, dw.itemsize, weights=True)
         and kernel.winograd_weights(x, dz, dw, pad, threads)
     ):
         kernel.sum_channels(dz, db, threads)
