@@ -88,7 +88,7 @@ _FILTERS, _PARTS_FILTERS = (9, 18), 36
 # - all filters of pieces, or of the phases of a stride, again for each slab of transformed inputs, where
 #   filters take so many bytes, in slabs of so many (17 problems, 7x7 to 11x11, 5x5 by 2, 32 to 112 channels:
 #   of those it takes for direct, 48 and 56 channels in float64 took 1.0 to 1.7 times as long by Winograd's):
-_FILTERS_BYTES, _SLAB_BYTES = 4_500_000, 3_000_000
+_FILTERS_BYTES, _SLAB_BYTES = 5_000_000, 3_000_000
 # Input channels, forward: one panel of transformed tiles takes 2.5 MB of scratch, of pieces 9 times as many
 # and more.
 _MOST_CHANNELS, _MOST_IN_PARTS = 1024, 512
