@@ -130,7 +130,7 @@ def _judge(
         return False, False
     O, C, KH, KW = weights_shape
     N, _, P, Q = out_shape
-    high, wide = _taps(KH, stride[0], pad[0], up[0]), _taps(KW, stride[1], pad[1], up[1])
+    high, wide = phase_taps(KH, stride[0], pad[0], up[0]), phase_taps(KW, stride[1], pad[1], up[1])
     pieces = 1
     if steps == 1:
         high, wide = piece_taps(KH), piece_taps(KW)
@@ -182,17 +182,14 @@ def _part_inside(outputs: int, kernel: int, pad: int) -> float:
 def points_met(kernel: int, taps: int, outputs: int, stride: int, pad: int, up: int) -> float:
     """Of the points of an axis of a tile, on the average over parts or phases, those not left out.
 
-    `side_of` and `meets` in pyx/transforms.pxd have the rule.
+    `meets` in pyx/transforms.pxd has the rule.
     """
-    first, apart, step = (pad % up, -1, up) if up > 1 else (0, taps if stride == 1 else 1, stride)
-    parts = step if step > 1 else _over(kernel, taps)
-    points, met = outputs + taps - 1, 0
-    for part in range(parts):
-        begin = first + apart * part
-        end = begin + (taps - 1) * step
-        if begin < kernel and end >= 0:
-            met += points - 2 + (begin >= 0) + (end < kernel)
-    return met / (parts * points)
+    firsts, points, met = first_taps(kernel, taps, stride, pad, up), outputs + taps - 1, 0
+    for first in firsts:
+        last = first + (taps - 1) * max(stride, up)
+        if first < kernel and last >= 0:
+            met += points - 2 + (first >= 0) + (last < kernel)
+    return met / (len(firsts) * points)
 
 
 def _over(a: int, b: int) -> int:
@@ -200,12 +197,22 @@ def _over(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def first_taps(kernel: int, taps: int, stride: int, pad: int, up: int) -> list[int]:
+    """The kernel's tap that is the first of each part or phase, if it has it.
+
+    `side_of` in pyx/transforms.pxd has the rule.
+    """
+    if up > 1:
+        return [pad % up - phase for phase in range(up)]
+    return list(range(stride)) if stride > 1 else list(range(0, kernel, taps))
+
+
 def piece_taps(kernel: int) -> int:
     """Those of each piece of a kernel with stride 1, or all (`side_of` in pyx/transforms.pxd)."""
     return 2 if kernel == 4 else 3 if kernel > 5 else kernel
 
 
-def _taps(kernel: int, stride: int, pad: int, up: int) -> int:
+def phase_taps(kernel: int, stride: int, pad: int, up: int) -> int:
     """Those of the kernel with stride 1 that is the same for phases (`side_of` in pyx/transforms.pxd)."""
     if up == 1:
         return _over(kernel, stride)

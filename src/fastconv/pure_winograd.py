@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from .algorithm import piece_taps
+from .algorithm import first_taps, phase_taps, piece_taps
 
 Array = NDArray[np.floating]
 Pair = tuple[int, int]
@@ -68,9 +68,10 @@ def phases(
     """
     if stride == up == (1, 1):
         return _cut(x, w, pad, outs)
+    axes = list(zip(w.shape[2:], stride, pad, up))
+    taps = [phase_taps(*axis) for axis in axes]
+    firsts = [first_taps(size, count, *steps) for (size, *steps), count in zip(axes, taps)]
     if up == (1, 1):
-        firsts = [list(range(step)) for step in stride]
-        taps = [-(-size // step) for size, step in zip(w.shape[2:], stride)]
         high, wide = (max(p, 0) for p in pad)
         low = [max(-p, 0) for p in pad]
         padded = np.pad(x, ((0, 0), (0, 0), (high, high + stride[0]), (wide, wide + stride[1])))
@@ -83,13 +84,6 @@ def phases(
         return x, _some_taps(w, firsts, stride, taps, axis=1), (0, 0), outs
     # Input i + origin of a phase of outputs meets the kernel's tap up*(i + origin) + pad - phase.
     origins = [-(p // step) for p, step in zip(pad, up)]
-    firsts = [
-        [step * origin + p - phase for phase in range(step)] for step, origin, p in zip(up, origins, pad)
-    ]
-    taps = [
-        (size + step - 2 - p) // step - origin + 1
-        for size, step, p, origin in zip(w.shape[2:], up, pad, origins)
-    ]
     return (
         x, _some_taps(w, firsts, up, taps, axis=0), (-origins[0], -origins[1]),
         (-(-outs[0] // up[0]), -(-outs[1] // up[1])),
@@ -99,7 +93,7 @@ def phases(
 def _cut(x: Array, w: Array, pad: Pair, outs: Pair) -> tuple[Array, Array, Pair, Pair]:
     """Long kernels in pieces."""
     taps = [piece_taps(size) for size in w.shape[2:]]
-    firsts = [list(range(0, size, part)) for size, part in zip(w.shape[2:], taps)]
+    firsts = [first_taps(size, part, 1, 0, 1) for size, part in zip(w.shape[2:], taps)]
     if len(firsts[0]) == len(firsts[1]) == 1:
         return x, w, pad, outs
     last_row, last_col = (first[-1] for first in firsts)
