@@ -139,7 +139,7 @@ class BuildKernels(build_ext):
             "#else\nint main(void) { return 0; }\n#endif\n"
         )
         try:
-            objects = self.compiler.compile([str(probe)], extra_postargs=flags)
+            objects = self.compiler.compile([str(probe)], self.build_temp, extra_postargs=flags)
             self.compiler.link_executable(objects, str(probe.with_suffix("")), extra_postargs=flags)
         except (CompileError, LinkError):
             return False
