@@ -7,8 +7,8 @@ are then put where they belong: neighbours of all phases woven into one run.
 from packing cimport Layout
 from phases cimport MOST_PHASES, Part, weaver_for
 from simd cimport LANES, prefetch_run, real
-from strips cimport Job, Problem, Span, Strip, Taps, vectors_of
-from taps cimport Block, ceil_div
+from strips cimport Job, Problem, Span, Strip, Taps, most_strips, vectors_of
+from taps cimport ceil_div
 from tile cimport MAX_ROWS, rows_for, rows_in_tiles, tile_for
 
 
@@ -26,10 +26,8 @@ cdef inline Py_ssize_t rows_beside(const Problem* p, Py_ssize_t rows) noexcept n
 
 cdef inline Py_ssize_t aside_size(const Problem* p, Py_ssize_t rows) noexcept nogil:
     """Bytes of them, for so many channels of an item."""
-    cdef const Block* block = &p.grid.block
-    cdef Py_ssize_t width = vectors_of(p, rows) * LANES, strips = 1
-    if p.grid.chunks > 1:
-        strips = block.images * block.rows * ceil_div(block.cols, width)
+    cdef Py_ssize_t width = vectors_of(p, rows) * LANES
+    cdef Py_ssize_t strips = most_strips(&p.grid, width) if p.grid.chunks > 1 else 1
     return strips * rows_beside(p, rows) * width * sizeof(real)
 
 

@@ -9,7 +9,9 @@ from buffers cimport Filters
 from packing cimport Layout
 from phases cimport MOST_PARTS, Joint
 from simd cimport LANES, load, prefetch, real, store, store_some
-from taps cimport Block, Chunk, Grid, Image, Side, chunk_taps, gcd
+from taps cimport (
+    Block, Chunk, Grid, Image, Side, block_pixels, ceil_div, chunk_taps, gcd, prepared_extent,
+)
 from tile cimport even_rows, vectors_for
 
 cdef enum:
@@ -113,6 +115,16 @@ cdef inline Py_ssize_t strips_for(const Grid* grid) noexcept nogil:
     """How many are multiplied together."""
     cdef Py_ssize_t panel = max(<Py_ssize_t> 1, chunk_taps(grid)) * 2 * LANES * sizeof(real)
     return max(<Py_ssize_t> 1, min(<Py_ssize_t> MOST_STRIPS, STRIPS_BYTES // panel))
+
+
+cdef inline Py_ssize_t most_strips(const Grid* grid, Py_ssize_t width) noexcept nogil:
+    """Those of a block, at the most, whether they are panels or parts of the image."""
+    cdef const Block* block = &grid.block
+    cdef Py_ssize_t panels = ceil_div(block_pixels(grid), width)
+    # One begins in every `width` numbers of an image, and of a row.
+    cdef Py_ssize_t pitch = max(grid.w.size, prepared_extent(&grid.w, block.cols, grid.chunk.vs))
+    cdef Py_ssize_t direct = ceil_div((block.rows - 1) * pitch + block.cols, width)
+    return max(panels, block.images * min(direct, block.rows * ceil_div(block.cols, width)))
 
 
 cdef inline bint goes_direct(const Job* job, Py_ssize_t width) noexcept nogil:
