@@ -30,7 +30,7 @@ taps, and none for phases and pieces: with a stride direct convolution was as fa
 from buffers cimport Batch, batch_of
 from simd cimport (
     LANES, add, copy_run, even, high, load, low, multiply_add, odd, prefetch_run, real, splat, store,
-    subtract, vec,
+    store_some, subtract, vec,
 )
 from taps cimport ceil_div
 
@@ -410,10 +410,10 @@ cdef inline void copy_every(
     cdef Py_ssize_t i = 0
     if step == 1:
         copy_run(to, row, count)
-    elif step == 2 and count >= LANES and row + 2 * count <= end:
+    elif step == 2 and row + 2 * max(count, <Py_ssize_t> LANES) <= end:
         while i < count:
-            i = min(i, count - LANES)
-            store(to + i, even(load(row + 2 * i), load(row + 2 * i + LANES)))
+            i = max(<Py_ssize_t> 0, min(i, count - LANES))
+            store_some(to + i, even(load(row + 2 * i), load(row + 2 * i + LANES)), count)
             i += LANES
     else:
         for i in range(count):
@@ -451,20 +451,17 @@ cdef inline void lay_out(
 
 
 cdef inline void read_tiles(
-    const Images* p, const Tiling* tiling, int run_count, const Run* runs, Py_ssize_t first, Py_ssize_t last,
-    real* to, Py_ssize_t pitch, Py_ssize_t plane,
+    const Images* p, const Tiling* tiling, int run_count, const Run* runs,
+    Py_ssize_t split, Py_ssize_t first, Py_ssize_t last, real* to, Py_ssize_t pitch, Py_ssize_t plane,
 ) noexcept nogil:
-    """A panel's tiles of channels first to last, transformed: to[channel * pitch + element * plane + tile].
-
-    They begin on whole vectors. Channels are those of the first part, then those of the next.
+    """A panel's tiles of a part of channels first to last, transformed: to[channel * pitch + element * plane
+    + tile]. They begin on whole vectors.
     """
     cdef Lines lines
-    cdef Py_ssize_t channel, split = -1
+    cdef Py_ssize_t channel
+    lay_out(p, tiling, split, run_count, runs, &lines)
     for channel in range(first, last):
-        if channel // p.C != split:
-            split = channel // p.C
-            lay_out(p, tiling, split, run_count, runs, &lines)
-        read_channel(p, tiling, channel % p.C, &lines, to, plane)
+        read_channel(p, tiling, channel, &lines, to, plane)
         to += pitch
 
 

@@ -4,7 +4,7 @@ transforms.pxd has the algorithm. The weights of a group of output channels are 
 all threads; then each work item takes one panel of tiles, or two, from the input to the output.
 """
 
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from buffers cimport Batch, batch_of, bias_of, filters_of
 from parallel cimport allocate, carve, on_line, release, round_to_line, run_items
@@ -14,30 +14,13 @@ from tile cimport MAX_ROWS, SPARE_ROWS, rows_for, tile_for
 from transforms cimport (
     MOST_ELEMENTS, PAD, PANEL, Run, Side, images_of, meets, read_tiles, runs_of, tiling_of,
 )
+from winograd_cut cimport INPUTS_BYTES, TOGETHER, WEIGHTS_BYTES, Cut, cut, pitch_of
 from winograd_ends cimport Problem, taps_of, transform_filters, write_tiles
 
 cdef enum:
-    # Bytes of transformed weights, which all threads share, and of transformed inputs, for each thread. What
-    # does not fit has the weights transformed again. (Two threads: as many inputs as for one took up to
-    # 1.36 times as long.) All weights go at once where both, a panel of inputs and one of outputs for each
-    # thread take no more: then inputs need not be kept. (1 to 3 MB of weights, AVX2, both dtypes: 1.0 to 1.2
-    # times as fast, 7x7 1.1 to 1.5. With two threads up to 4.7 MB; more was not measured.)
-    WEIGHTS_BYTES = 1 << 20
-    INPUTS_BYTES = 5 << 19
-    MOST_WEIGHTS_BYTES = 7 << 20
-    # Panels that an item has together, so that what it reads of the weights serves them all; but only so many
-    # bytes of inputs and outputs for each byte of a number (two threads: and where there are so many panels
-    # for each). (AVX2, float64: 32 to 128 channels 1.03 to 1.1 times as fast, 256 0.98; float32: 32 to 64
-    # channels 1.03, 128 0.95 to 1.0. Three and four: as two, or less.)
-    TOGETHER = 2
-    TOGETHER_BYTES = 5 << 15
-    MANY_PANELS = 8
     # Input channels of one item of their transform; and of weights of few tiles that are transformed for a
     # vector of filters before the next. (Memory of all in turn, 512 channels: 1.25 times as long.)
     CHANNELS = 16
-    # With fewer panels than this for each of several threads, items are parts of the output channels.
-    FEW_PANELS = 2
-    FEWEST_ROWS = 24
     # The tiles that are few: such as would not fill a vector, or such as all weights, where they are too
     # many for the cache, had to be transformed for again and again. (64 tiles of 14x14 images, 512
     # channels: 1.6 times as fast as panels.)
@@ -54,9 +37,10 @@ def winograd(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
 
     Returns whether it could, and all results are finite. If not, none may be used: an infinity or a NaN
     (or an overflow within the transforms) spreads over a whole tile. It cannot if a panel of
-    transformed inputs takes more than INPUTS_BYTES.
+    transformed inputs takes more than INPUTS_BYTES: with more than 30 parts.
     """
     cdef Problem p
+    cdef Cut work
     cdef Batch results = batch_of(out)
     p.images = images_of(x)
     p.w = filters_of(w)
@@ -70,68 +54,48 @@ def winograd(x, w, b, out, tuple stride, tuple pad, tuple up, int threads):
     p.out, p.P, p.Q = results.start, results.H, results.W
     p.tiling = tiling_of(p.images.N, p.P, p.Q, p.w.KH, p.w.KW, stride, pad, up)
     p.C, p.O = p.images.C * p.tiling.splits, p.w.O * p.tiling.ups
-    if p.tiling.elements * p.C * PANEL * <Py_ssize_t> sizeof(real) > INPUTS_BYTES:
-        return False  # (AVX-512, 3x3: from 569 channels on)
-    return convolve_few(&p, threads) if are_few(&p) else convolve(&p, threads)
+    if are_few(&p):
+        return convolve_few(&p, threads)
+    work = cut(&p, threads)
+    if work.inputs_size > INPUTS_BYTES:
+        return False
+    return convolve(&p, &work, threads)
 
 
-cdef bint convolve(Problem* p, int threads) except -1:
-    cdef Py_ssize_t panels = ceil_div(p.tiling.count, PANEL), slab = panels
-    cdef Py_ssize_t group, filter_size, panel_size, output_size, weights_size, inputs_size, size
+cdef bint convolve(Problem* p, const Cut* work, int threads) except -1:
+    cdef Py_ssize_t panels = ceil_div(p.tiling.count, PANEL), ups = p.tiling.ups
+    cdef Py_ssize_t inputs_size = work.slab * work.inputs_size if work.keeps_inputs else 0
+    cdef Py_ssize_t sums_size = work.slab * work.sums_size if work.keeps_sums else 0
     cdef double macs
-    cdef bint shared_inputs, few_panels
-    cdef char* shared
-    cdef char* piece
-    p.split_pitch = ceil_div(p.images.C, LANES) * LANES
-    p.pitch = p.split_pitch * p.tiling.splits
-    filter_size = p.tiling.ups * p.tiling.elements * p.pitch * sizeof(real)
-    p.input_plane = p.C * PANEL + PAD
-    panel_size = p.tiling.elements * p.input_plane * sizeof(real)
-    output_size = p.tiling.elements * p.w.O * p.tiling.ups * PANEL * sizeof(real)
-    few_panels = threads > 1 and panels < FEW_PANELS * threads
-    group, inputs_size = p.w.O, (panels if few_panels else <Py_ssize_t> threads) * panel_size
-    if group * filter_size > min(
-        <Py_ssize_t> MOST_WEIGHTS_BYTES,
-        threads * (WEIGHTS_BYTES + INPUTS_BYTES - output_size) - inputs_size,
-    ):
-        group = min(p.w.O, max(ceil_div(6, p.tiling.ups), WEIGHTS_BYTES // filter_size))
-        group = ceil_div(p.w.O, ceil_div(p.w.O, group))
-    p.output_plane = (group * p.tiling.ups + SPARE_ROWS) * PANEL + PAD
-    p.weights_plane = group * p.tiling.ups * p.pitch + PAD
-    p.parts = 1
-    if few_panels:
-        p.parts = min(ceil_div(FEW_PANELS * threads, panels), ceil_div(group * p.tiling.ups, FEWEST_ROWS))
-    shared_inputs = group < p.w.O or p.parts > 1
-    if shared_inputs:  # several groups, or items, need the same inputs
-        slab = min(panels, max(<Py_ssize_t> 1, threads * INPUTS_BYTES // panel_size))
-        slab = ceil_div(panels, ceil_div(panels, slab))
-    weights_size = p.tiling.elements * p.weights_plane * sizeof(real)
-    inputs_size = slab * panel_size if shared_inputs else 0
-    shared = allocate(1, round_to_line(weights_size) + round_to_line(inputs_size))
-    piece = on_line(shared)
-    p.weights = <real*> carve(&piece, weights_size)
-    p.inputs = <real*> carve(&piece, inputs_size) if shared_inputs else NULL
-    p.together = 1
-    panel_size += output_size
-    if (
-        not shared_inputs and panels >= MANY_PANELS * threads
-        and TOGETHER * panel_size <= TOGETHER_BYTES * <Py_ssize_t> sizeof(real)
-        and weights_size + threads * TOGETHER * panel_size <= threads * (WEIGHTS_BYTES + INPUTS_BYTES)
-    ):
-        p.together = TOGETHER
-    size = item_scratch(p)
+    cdef char* shared = allocate(
+        1, round_to_line(work.weights_size) + round_to_line(inputs_size) + round_to_line(sums_size)
+    )
+    cdef char* piece = on_line(shared)
+    p.weights = <real*> carve(&piece, work.weights_size)
+    p.inputs = <real*> carve(&piece, inputs_size) if work.keeps_inputs else NULL
+    p.sums = <real*> carve(&piece, sums_size) if work.keeps_sums else NULL
+    p.parts, p.together = work.parts, work.together
+    p.most_terms = work.channels * p.tiling.splits
+    p.split_pitch = pitch_of(work.channels)
+    p.pitch = p.tiling.splits * p.split_pitch
+    p.weights_plane = work.group * ups * p.pitch + PAD
+    p.input_plane = p.most_terms * PANEL + PAD
+    p.output_plane = (ceil_div(work.group, p.parts) * ups + SPARE_ROWS) * PANEL + PAD
     try:
-        for p.panel in range(0, panels, slab):
-            p.panels = min(slab, panels - p.panel)
-            macs = <double> p.panels * PANEL * p.tiling.elements * p.C
-            if p.inputs != NULL:
-                run_items(inputs_item, p, p.panels * ceil_div(p.C, CHANNELS), macs, 0, threads)
-            for p.first in range(0, p.w.O, group):
-                p.filters = min(group, p.w.O - p.first)
-                run_items(weights_item, p, p.filters, <double> p.filters * filter_size, 0, threads)
-                if run_items(panels_item, p, ceil_div(p.panels, p.together) * p.parts,
-                             macs * p.filters * p.tiling.ups, size, threads):
-                    return False
+        for p.panel in range(0, panels, work.slab):
+            p.panels = min(work.slab, panels - p.panel)
+            for p.first in range(0, p.w.O, work.group):
+                p.filters = min(work.group, p.w.O - p.first)
+                for p.channel in range(0, p.images.C, work.channels):
+                    p.channels = min(work.channels, p.images.C - p.channel)
+                    macs = <double> p.panels * PANEL * p.tiling.elements * p.channels * p.tiling.splits
+                    if work.keeps_inputs and (p.first == 0 or work.keeps_sums):
+                        run_items(inputs_item, p, input_items(p), macs, 0, threads)
+                    run_items(weights_item, p, p.filters,
+                              <double> p.filters * ups * p.tiling.elements * p.pitch, 0, threads)
+                    if run_items(panels_item, p, ceil_div(p.panels, p.together) * p.parts,
+                                 macs * p.filters * ups, item_scratch(p), threads):
+                        return False
     finally:
         release(shared)
     return True
@@ -143,25 +107,33 @@ cdef int weights_item(const void* problem, Py_ssize_t filter, char* scratch) noe
     cdef const real* w = p.w.start + (p.first + filter) * p.w.per_filter
     cdef real* to = p.weights + filter * p.tiling.ups * p.pitch
     cdef Py_ssize_t up, split, block, c
+    w += p.channel * p.w.per_channel
     for up in range(p.tiling.ups):
         for split in range(p.tiling.splits):
-            for block in range(p.split_pitch // LANES):
+            for block in range(ceil_div(p.channels, LANES)):
                 c = block * LANES
                 transform_filters(p, w + c * p.w.per_channel, taps_of(p, split, up), p.w.per_channel,
-                                  min(<Py_ssize_t> LANES, p.images.C - c), to + c, p.weights_plane)
+                                  min(<Py_ssize_t> LANES, p.channels - c), to + c, p.weights_plane)
             to += p.split_pitch
     return 0
 
 
+cdef inline Py_ssize_t input_items(const Problem* p) noexcept nogil:
+    return p.panels * p.tiling.splits * ceil_div(p.channels, CHANNELS)
+
+
 cdef int inputs_item(const void* problem, Py_ssize_t item, char* scratch) noexcept nogil:
-    """Transform some channels of one panel."""
+    """Transform some channels of a part of one panel."""
     cdef const Problem* p = <const Problem*> problem
-    cdef Py_ssize_t panel = item % p.panels, first = item // p.panels * CHANNELS
+    cdef Py_ssize_t panel = item % p.panels, blocks = ceil_div(p.channels, CHANNELS)
+    cdef Py_ssize_t split = item // p.panels // blocks, first = item // p.panels % blocks * CHANNELS
     cdef Run runs[PANEL]
     cdef int run_count = runs_of(&p.tiling, (p.panel + panel) * PANEL, runs)
     read_tiles(
-        &p.images, &p.tiling, run_count, runs, first, min(p.C, first + CHANNELS),
-        p.inputs + panel * p.tiling.elements * p.input_plane + first * PANEL, PANEL, p.input_plane,
+        &p.images, &p.tiling, run_count, runs,
+        split, p.channel + first, p.channel + min(p.channels, first + CHANNELS),
+        p.inputs + panel * p.tiling.elements * p.input_plane + (split * p.channels + first) * PANEL,
+        PANEL, p.input_plane,
     )
     return 0
 
@@ -169,8 +141,11 @@ cdef int inputs_item(const void* problem, Py_ssize_t item, char* scratch) noexce
 cdef Py_ssize_t item_scratch(const Problem* p) noexcept nogil:
     """Bytes that `panels_item` carves from its scratch."""
     return (
-        2 * round_to_line(p.C * sizeof(Py_ssize_t))
-        + round_to_line(p.together * p.tiling.elements * p.output_plane * sizeof(real))
+        2 * round_to_line(p.most_terms * sizeof(Py_ssize_t))
+        + (
+            round_to_line(p.together * p.tiling.elements * p.output_plane * sizeof(real))
+            if p.sums == NULL else 0
+        )
         + (
             round_to_line(p.together * p.tiling.elements * p.input_plane * sizeof(real))
             if p.inputs == NULL else 0
@@ -195,51 +170,58 @@ cdef int panels_item(const void* problem, Py_ssize_t item, char* scratch) noexce
     """A part of the filters for some panels of tiles; returns 1 if a result is not finite."""
     cdef const Problem* p = <const Problem*> problem
     cdef Py_ssize_t first = item // p.parts * p.together, part = item % p.parts, ups = p.tiling.ups
-    cdef Py_ssize_t* channels = <Py_ssize_t*> carve(&scratch, p.C * sizeof(Py_ssize_t))
-    cdef Py_ssize_t* input_rows = <Py_ssize_t*> carve(&scratch, p.C * sizeof(Py_ssize_t))
+    cdef Py_ssize_t splits = p.tiling.splits, tables_size = p.most_terms * sizeof(Py_ssize_t)
+    cdef Py_ssize_t* channels = <Py_ssize_t*> carve(&scratch, tables_size)
+    cdef Py_ssize_t* input_rows = <Py_ssize_t*> carve(&scratch, tables_size)
     cdef real* inputs = p.inputs
     cdef Job job
     cdef Run runs[TOGETHER][PANEL]
     cdef int run_count[TOGETHER]
     cdef const Run* last
     cdef int bad = 0
-    cdef Py_ssize_t c, o, i, up, together = 2 if p.tiling.w.up == 2 else 1  # phases that are written together
+    cdef Py_ssize_t c, o, i, up, split
+    cdef Py_ssize_t joined = 2 if p.tiling.w.up == 2 else 1  # phases that are written together
     job.p, job.count, job.VN = p, min(p.together, p.panels - first), 2
     job.first = p.filters * part // p.parts
     job.filters = p.filters * (part + 1) // p.parts - job.first
     job.inputs_size = p.tiling.elements * p.input_plane
     job.outputs_size = p.tiling.elements * p.output_plane
-    job.outputs = <real*> carve(&scratch, p.together * job.outputs_size * sizeof(real))
+    if p.sums != NULL:
+        job.outputs = p.sums + item * job.outputs_size
+    else:
+        job.outputs = <real*> carve(&scratch, p.together * job.outputs_size * sizeof(real))
     if inputs != NULL:
         inputs += first * job.inputs_size
     else:
         inputs = <real*> carve(&scratch, p.together * job.inputs_size * sizeof(real))
     for i in range(job.count):
         run_count[i] = runs_of(&p.tiling, (p.panel + first + i) * PANEL, runs[i])
-        if p.inputs == NULL:
-            read_tiles(&p.images, &p.tiling, run_count[i], runs[i], 0, p.C, inputs + i * job.inputs_size,
-                       PANEL, p.input_plane)
+        for split in range(splits if p.inputs == NULL else 0):
+            read_tiles(&p.images, &p.tiling, run_count[i], runs[i], split, p.channel, p.channel + p.channels,
+                       inputs + i * job.inputs_size + split * p.channels * PANEL, PANEL, p.input_plane)
     last = &runs[0][run_count[0] - 1]
     if job.count == 1 and last.lane + last.tiles <= LANES:
         job.VN = 1
-    if job.VN == 2 and (p.C == p.images.C or p.split_pitch == p.images.C):
+    if job.VN == 2 and (splits == 1 or p.split_pitch == p.channels):
         channels = input_rows = NULL  # they follow one another
     else:
-        for c in range(p.C):
-            channels[c] = c // p.images.C * p.split_pitch + c % p.images.C
+        for c in range(splits * p.channels):
+            channels[c] = c // p.channels * p.split_pitch + c % p.channels
             input_rows[c] = c * PANEL
     job.channels, job.input_rows, job.inputs = channels, input_rows, inputs
     for i in range(p.tiling.elements):
         multiply_element(&job, i)
+    if p.channel + p.channels < p.images.C:
+        return 0
     for i in range(job.count):
         for o in range(job.filters):
             up = 0
             while up < ups:
                 bad |= write_tiles(
-                    p, p.first + job.first + o, up, together, job.VN, run_count[i], runs[i],
+                    p, p.first + job.first + o, up, joined, job.VN, run_count[i], runs[i],
                     job.outputs + i * job.outputs_size + (up * job.filters + o) * PANEL, job.filters * PANEL,
                 )
-                up += together
+                up += joined
     return bad
 
 
@@ -260,7 +242,7 @@ cdef void multiply_element(const Job* job, Py_ssize_t e) noexcept nogil:
     """
     cdef const Problem* p = job.p
     cdef Py_ssize_t splits = p.tiling.splits, ups = p.tiling.ups, part = 0, last, i
-    cdef bint begun = False, live
+    cdef bint begun = p.channel > 0, live
     while part < splits * ups:
         live = in_element(p, e, part // ups, part % ups)
         last = part + 1
@@ -268,15 +250,15 @@ cdef void multiply_element(const Job* job, Py_ssize_t e) noexcept nogil:
             last += 1
         if ups > 1:
             if live:
-                multiply_rows(job, e, part, last - part, 0, p.C, False)
-            else:
+                multiply_rows(job, e, part, last - part, 0, p.channels, begun)
+            elif not begun:
                 for i in range(job.count):
                     memset(
                         job.outputs + i * job.outputs_size + e * p.output_plane + part * job.filters * PANEL,
                         0, (last - part) * job.filters * PANEL * sizeof(real),
                     )
         elif live:
-            multiply_rows(job, e, 0, 1, part * p.images.C, (last - part) * p.images.C, begun)
+            multiply_rows(job, e, 0, 1, part * p.channels, (last - part) * p.channels, begun)
             begun = True
         part = last
 
@@ -293,8 +275,10 @@ cdef inline void multiply_rows(
     cdef const real* inputs = job.inputs + e * p.input_plane
     cdef real* outputs = job.outputs + e * p.output_plane + up * job.filters * PANEL
     cdef const real* rows[MAX_ROWS]
+    cdef real kept[SPARE_ROWS * PANEL]
     cdef Py_ssize_t left = job.filters * ups, o = 0, i
     cdef int R, r
+    cdef bint beyond
     if job.channels == NULL:
         weights += c
         inputs += c * PANEL
@@ -306,12 +290,17 @@ cdef inline void multiply_rows(
                 o += 1
                 if o == job.filters:
                     o, up = 0, up + 1
-        left -= R
+        beyond = accumulate and R > left  # that are sums of the next phase
         for i in range(job.count):
+            if beyond:
+                memcpy(kept, outputs + i * job.outputs_size + left * PANEL, (R - left) * PANEL * sizeof(real))
             tile_for(R, job.VN)(
                 cs, rows, channels, inputs + i * job.inputs_size, input_rows,
                 outputs + i * job.outputs_size, PANEL, NULL, accumulate,
             )
+            if beyond:
+                memcpy(outputs + i * job.outputs_size + left * PANEL, kept, (R - left) * PANEL * sizeof(real))
+        left -= R
         outputs += R * PANEL
 
 
@@ -323,12 +312,10 @@ cdef inline void multiply_rows(
 cdef bint are_few(const Problem* p) noexcept nogil:
     cdef Py_ssize_t panels = ceil_div(p.tiling.count, PANEL)
     cdef Py_ssize_t bytes_a_channel = p.tiling.elements * sizeof(real)
-    if p.tiling.count <= LANES:
-        return True
-    return (
-        p.tiling.count <= FEW_TILES
-        and p.O * p.C * bytes_a_channel > WEIGHTS_BYTES
-        and panels * PANEL * p.C * bytes_a_channel <= FEW_BYTES
+    if panels * PANEL * p.C * bytes_a_channel > FEW_BYTES:
+        return False
+    return p.tiling.count <= LANES or (
+        p.tiling.count <= FEW_TILES and p.O * p.C * bytes_a_channel > WEIGHTS_BYTES
     )
 
 
@@ -336,11 +323,12 @@ cdef bint convolve_few(Problem* p, int threads) except -1:
     cdef double macs = <double> p.tiling.count * p.tiling.elements * p.C
     cdef char* shared
     p.panel, p.panels = 0, ceil_div(p.tiling.count, PANEL)
+    p.channel, p.channels = 0, p.images.C
     p.input_plane, p.output_plane = p.C * PANEL + PAD, PANEL
     shared = allocate(1, p.panels * p.tiling.elements * p.input_plane * sizeof(real))
     p.inputs = <real*> on_line(shared)
     try:
-        run_items(inputs_item, p, p.panels * ceil_div(p.C, CHANNELS), macs, 0, threads)
+        run_items(inputs_item, p, input_items(p), macs, 0, threads)
         return not run_items(
             few_item, p, p.tiling.ups * ceil_div(p.w.O, PANEL), macs * p.O, few_scratch(p), threads
         )

@@ -26,11 +26,14 @@ cdef struct Problem:
     Py_ssize_t C, O
     const real* w_end  # beyond the last number of w
     Tiling tiling
-    Py_ssize_t split_pitch, pitch  # input channels, each part rounded up to whole vectors
+    Py_ssize_t most_terms  # channels of a chunk, those of all parts counted
+    Py_ssize_t channel, channels  # the chunk of input channels at work, of each part
+    Py_ssize_t split_pitch, pitch  # of a chunk's, of a part and of all: each rounded up to whole vectors
     Py_ssize_t first, filters  # the group of filters at work; each has a row for each phase
     real* weights  # theirs, transformed: [element][row][channel]
     Py_ssize_t panel, panels  # the slab of panels at work
     real* inputs  # theirs, transformed: [panel][element][channel][tile]; NULL: each item makes its own
+    real* sums  # of the chunks before, a piece for each item; NULL: all channels are multiplied at once
     Py_ssize_t together  # panels of an item
     Py_ssize_t parts  # that the filters of a group are cut in, one to an item
     Py_ssize_t weights_plane, input_plane, output_plane  # numbers from one element to the next

@@ -135,7 +135,7 @@ cdef int inputs_item(const void* problem, Py_ssize_t item, char* scratch) noexce
     cdef Run runs[PANEL]
     cdef int run_count = runs_of(&p.tiling, p.first + panel * PANEL, runs)
     read_tiles(
-        &p.images, &p.tiling, run_count, runs, p.first_channel + c,
+        &p.images, &p.tiling, run_count, runs, 0, p.first_channel + c,
         p.first_channel + min(p.channels, c + CHANNELS_READ),
         p.inputs + c * p.slab + panel * PANEL, p.slab, p.input_plane,
     )

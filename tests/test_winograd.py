@@ -31,6 +31,13 @@ SHAPES = [
     (1, 130, 150, (7, 9)),
     (40, 16, 18, (5, 5)),
 ]
+# More channels, or parts of kernels, than a panel of inputs may have at once.
+IN_CHUNKS = [
+    (((3, 3), ONE, ONE), (1, 2300, 50, (21, 23))),
+    (((11, 11), ONE, ONE), (2, 150, 40, (21, 23))),
+    (((5, 5), (2, 2), ONE), (1, 600, 30, (21, 23))),
+    (((3, 3), ONE, (2, 2)), (1, 2300, 20, (9, 8))),
+]
 
 
 def problem(rng, dtype, case, shape):
@@ -74,6 +81,11 @@ def test_error_is_bounded_with_many_panels(dtype, case):
     check_error(dtype, case, (1, 12, 20, (104, 80)))
 
 
+@pytest.mark.parametrize(("case", "shape"), IN_CHUNKS, ids=str)
+def test_error_is_bounded_in_chunks_of_channels(dtype, case, shape):
+    check_error(dtype, case, shape)
+
+
 def check_error(dtype, case, shape):
     arrays, steps = problem(np.random.default_rng(5), dtype, case, shape)
     (kernel, stride, up), pad = case, steps[1]
@@ -94,6 +106,10 @@ def check_error(dtype, case, shape):
     if stride == up == ONE and set(kernel) <= {1, 3, 5}:
         bounds.append(of_weights(A, W, dLdZ))
         typical.append(80)
+    if fc.get_backend() == "pure":
+        # NumPy's BLAS sums as its kernel for the processor does. In float64 its errors are up to three times
+        # as large with AVX-512 as with AVX2: 82 units of the 5x5 case with 150 channels instead of 35.
+        typical = [2 * units for units in typical]
     for name, result, expected, (terms, bound), units in zip(
         ("Z", "dLdA", "dLdW"), found, exact, bounds, typical
     ):
@@ -200,6 +216,16 @@ def test_views_of_any_strides():
 @pytest.mark.parametrize("case", [CASES[i] for i in (1, 2, 5, 8, 12, 15)], ids=str)
 @pytest.mark.parametrize("shape", [(3, 64, 96, (17, 15)), (1, 200, 220, (6, 6))], ids=str)
 def test_any_number_of_threads_gives_the_same_bits(dtype, case, shape, count):
+    check_bits(dtype, case, shape, count)
+
+
+@pytest.mark.parametrize("count", [2, 3, 8])
+@pytest.mark.parametrize(("case", "shape"), IN_CHUNKS, ids=str)
+def test_any_number_of_threads_gives_the_same_bits_in_chunks_of_channels(dtype, case, shape, count):
+    check_bits(dtype, case, shape, count)
+
+
+def check_bits(dtype, case, shape, count):
     arrays, steps = problem(np.random.default_rng(9), dtype, case, shape)
     before = fc.get_num_threads()
     try:

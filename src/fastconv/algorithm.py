@@ -36,10 +36,10 @@ def set_conv_algorithm(name: str) -> None:
     name : {"auto", "direct", "winograd"}
         "winograd" is for kernels with stride 1 of 2 columns and more, and for those that a stride or
         upsampling of s cuts into phases of 1, 2, 3 or 5 rows and 2, 3 or 5 columns (3 or 4 taps by 2:
-        two; 5: three), up to 1024 input channels (512, with parts of kernels counted); all others run
-        directly, and so do gradients with respect to weights with a stride or of kernels with sides
-        other than 1, 3 and 5. "auto", the default, uses it where it is faster: on compiled kernels,
-        from about 12 (3x3) to 40 (1-D, 3) channels.
+        two; 5: three), up to 15 x 15 taps and strides of 5; all others run directly, and so do gradients
+        with respect to weights with a stride or of kernels with sides other than 1, 3 and 5. "auto", the
+        default, uses it where it is faster: on compiled kernels, from about 12 (3x3) to 40 (1-D, 3)
+        channels.
         Without a call it is what FASTCONV_CONV says.
 
     Raises
@@ -69,29 +69,27 @@ _ONE = (1, 1)
 _TILE_OUTPUTS = {1: 1, 2: 4, 3: 4, 5: 2}
 # Times in units of a multiply-add of direct convolution, fitted to 564 measurements (7 to 2000 pixels a
 # side, 3 to 512 channels, 2 to 15 taps, AVX2, both dtypes): choosing by this model takes on the average 1.0%
-# longer than choosing the faster one each time. (Phases and pieces, fitted again to 298 measurements: 1.5%,
-# on two threads 1.6%.)
+# longer than choosing the faster one each time. (Phases and pieces, fitted again to 472 measurements with
+# AVX2 and AVX-512 and 1 MB of second-level cache, held back where half of that measured otherwise: 1.4%.)
 # - A multiply-add of a direct convolution with upsampling:
-_UPSAMPLED = 1.6
+_UPSAMPLED = 1.5
 # - one for many small images, if filters are not large (for a single vector of images: smaller), which
 #   conv.pyx does with images as lanes and, with stride 1, without their borders:
 _SMALL = 1.08
 _SMALL_IMAGES, _SMALL_ROW, _SMALL_PIXELS, _SMALL_FILTERS = 8, 16, 196, (10 << 10, 1 << 16)
 # - one of transformed tiles, with phases or pieces; their number goes up to whole vectors:
-_PARTS_PRODUCT, _TILES = 1.5, 8
-# - the transforms of a number of input and of output; more where lines alone are transformed, and where
-#   steps other than 1 and 2 are read and written number by number:
-_TRANSFORMS, _LINE, _STEPS = 16, 1.2, 2
+_PARTS_PRODUCT, _TILES = 1.3, 8
+# - the transforms of a number of input and of output, and of those of phases or pieces; more where lines
+#   alone are transformed, and where steps other than 1 and 2 are read and written number by number:
+_TRANSFORMS, _PARTS_TRANSFORMS, _LINE, _STEPS = 16, 12, 1.2, 3
 # - the transform of a number of a filter, and of its gradient; for phases and pieces, which are many more
 #   filters, with reading them again from the third-level cache:
-_FILTERS, _PARTS_FILTERS = (9, 18), 36
-# - all filters of pieces, or of the phases of a stride, again for each slab of transformed inputs, where
-#   filters take so many bytes, in slabs of so many (17 problems, 7x7 to 11x11, 5x5 by 2, 32 to 112 channels:
-#   of those it takes for direct, 48 and 56 channels in float64 took 1.0 to 1.7 times as long by Winograd's):
-_FILTERS_BYTES, _SLAB_BYTES = 5_000_000, 3_000_000
-# Input channels, forward: one panel of transformed tiles takes 2.5 MB of scratch, of pieces 9 times as many
-# and more.
-_MOST_CHANNELS, _MOST_IN_PARTS = 1024, 512
+_FILTERS, _PARTS_FILTERS = (9, 18), 22
+# - where the filters of pieces, or of the phases of a stride, take so many bytes, they are transformed
+#   again for each slab of sums, and inputs for each group of filters, of so many bytes (winograd_cut.pxd):
+_FILTERS_BYTES, _SUMS_BYTES, _GROUP_BYTES = 5_000_000, 2_000_000, 1_000_000
+# Channels of a chunk, all parts counted; of each part at the least; and the most for which there is scratch.
+_CHUNK, _LEAST_OF_PART, _MOST_IN_CHUNK = 128, 16, 480
 
 
 def winograd_runs(
@@ -139,8 +137,10 @@ def _judge(
         return False, False
     if weights and (pieces > 1 or 2 in (high, wide)):
         return False, False
-    inputs, outputs = C * stride[0] * stride[1] * pieces, O * up[0] * up[1]
-    if not weights and inputs > (_MOST_CHANNELS if inputs == C else _MOST_IN_PARTS):
+    parts = stride[0] * stride[1] * pieces
+    inputs, outputs = C * parts, O * up[0] * up[1]
+    chunk = parts * min(C, max(_LEAST_OF_PART, _CHUNK // parts))
+    if chunk > _MOST_IN_CHUNK:
         return False, False
 
     direct = N * P * Q * O * C * KH * KW / (up[0] * up[1])
@@ -156,17 +156,19 @@ def _judge(
     rows, cols = _TILE_OUTPUTS[high], 4 if high == 1 else _TILE_OUTPUTS[wide]
     tiles = N * _over(_over(P, up[0]), rows) * _over(_over(Q, up[1]), cols)
     tiles = _over(tiles, _TILES) * _TILES
-    product, filters = 1.0, _FILTERS[weights]
+    product, filters, transforms = 1.0, _FILTERS[weights], _TRANSFORMS
     if steps > 1 or pieces > 1:
-        product, filters = _PARTS_PRODUCT, _PARTS_FILTERS
-    transforms = _TRANSFORMS * (_LINE if high == 1 else 1) * (_STEPS if steps > 2 else 1)
+        product, filters, transforms = _PARTS_PRODUCT, _PARTS_FILTERS, _PARTS_TRANSFORMS
+    transform = transforms * (_LINE if high == 1 else 1) * (_STEPS if steps > 2 else 1)
     product *= points_met(KH, high, rows, stride[0], pad[0], up[0])
     product *= points_met(KW, wide, cols, stride[1], pad[1], up[1])
     points = (rows + high - 1) * (cols + wide - 1)
-    if inputs > C and points * inputs * outputs * itemsize > _FILTERS_BYTES:
-        filters *= _over(points * inputs * tiles * itemsize, _SLAB_BYTES)
+    groups = 1
+    if parts > 1 and points * inputs * outputs * itemsize > _FILTERS_BYTES:
+        groups = _over(points * chunk * outputs * itemsize, _GROUP_BYTES)
+        filters *= _over(points * tiles * _over(outputs, groups) * itemsize, _SUMS_BYTES)
     winograd = points * (
-        tiles * (product * inputs * outputs + transforms * (inputs + outputs))
+        tiles * (product * inputs * outputs + transform * (inputs * groups + outputs))
         + filters * inputs * outputs
     )
     return True, winograd <= direct
