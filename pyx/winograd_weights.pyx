@@ -2,9 +2,10 @@
 
     dg = G' [sum over tiles of (A dY A') * (B' d B)] G
 
-transforms.pxd has the algorithm. A slab of tiles is transformed first, inputs as [channel][tile] and
-output gradients as [tile][channel]; then each of the elements is a matrix product over the
-tiles, which work items compute for a block of input and output channels each.
+transforms.pxd has the algorithm; a long kernel comes in pieces, each with input channels of its own. A slab
+of tiles is transformed first, inputs as [channel][tile] and output gradients as [tile][channel]; then each of
+the elements is a matrix product over the tiles, which work items compute for a block of input and output
+channels each.
 """
 
 from libc.string cimport memset
@@ -18,8 +19,8 @@ from simd cimport (
 from taps cimport ceil_div
 from tile cimport MAX_ROWS, SPARE_ROWS, rows_for, tile_for
 from transforms cimport (
-    MOST_SIDE, MOST_TAPS, PAD, PANEL, SQUARE_REACH, Images, Run, Tiling, images_of, read_tiles,
-    runs_of, tiling_of, transform_output_gradient, transform_weights_gradient,
+    MOST_SIDE, MOST_TAPS, PAD, PANEL, SQUARE_REACH, Images, Run, Side, Tiling, images_of, meets,
+    read_tiles, runs_of, tiling_of, transform_output_gradient, transform_weights_gradient,
 )
 
 cdef enum:
@@ -43,6 +44,8 @@ cdef struct Problem:
     const real* dz
     real* dw
     Py_ssize_t O, P, Q
+    Py_ssize_t KH, KW
+    Py_ssize_t C  # input channels, those of the first piece of the kernel, then those of the next
     Tiling tiling
     Py_ssize_t first_channel, channels  # the input channels at work
     Py_ssize_t first_block, column_blocks  # the blocks of WIDTH output channels at work
@@ -55,8 +58,8 @@ cdef struct Problem:
 
 
 def winograd_weights(x, dz, dw, tuple pad, int threads):
-    """What `correlate_weights` computes for kernels of 1, 3 or 5 rows and 3 or 5 columns, without stride
-    and upsampling.
+    """What `correlate_weights` computes for kernels of 1, 3 or 5 rows and 3 or 5 columns, or 6 and more,
+    without stride and upsampling.
 
     Returns whether all results are finite; if not, none may be used (see `winograd`).
     """
@@ -68,12 +71,14 @@ def winograd_weights(x, dz, dw, tuple pad, int threads):
     if p.images.N == 0:
         memset(p.dw, 0, filters.N * filters.C * filters.H * filters.W * sizeof(real))
         return True
-    p.tiling = tiling_of(p.images.N, p.P, p.Q, filters.H, filters.W, (1, 1), pad, (1, 1))
+    p.KH, p.KW = filters.H, filters.W
+    p.tiling = tiling_of(p.images.N, p.P, p.Q, p.KH, p.KW, (1, 1), pad, (1, 1))
+    p.C = p.images.C * p.tiling.splits
     return sum_slabs(&p, threads)
 
 
 cdef bint sum_slabs(Problem* p, int threads) except -1:
-    cdef Py_ssize_t C = p.images.C, blocks = ceil_div(p.O, WIDTH), at_once, most_channels, panels
+    cdef Py_ssize_t C = p.C, blocks = ceil_div(p.O, WIDTH), at_once, most_channels, panels
     cdef Py_ssize_t inputs_size, gradients_size, tile_size = p.tiling.elements * sizeof(real)  # of a channel
     cdef double macs
     cdef char* shared
@@ -131,14 +136,18 @@ cdef int inputs_item(const void* problem, Py_ssize_t item, char* scratch) noexce
     """Transform some channels of one panel of inputs."""
     cdef const Problem* p = <const Problem*> problem
     cdef Py_ssize_t panels = ceil_div(p.tiles, PANEL), panel = item % panels
-    cdef Py_ssize_t c = item // panels * CHANNELS_READ
+    cdef Py_ssize_t c = item // panels * CHANNELS_READ, last = min(p.channels, c + CHANNELS_READ)
+    cdef Py_ssize_t channel, count
     cdef Run runs[PANEL]
     cdef int run_count = runs_of(&p.tiling, p.first + panel * PANEL, runs)
-    read_tiles(
-        &p.images, &p.tiling, run_count, runs, 0, p.first_channel + c,
-        p.first_channel + min(p.channels, c + CHANNELS_READ),
-        p.inputs + c * p.slab + panel * PANEL, p.slab, p.input_plane,
-    )
+    while c < last:
+        channel = (p.first_channel + c) % p.images.C
+        count = min(last - c, p.images.C - channel)
+        read_tiles(
+            &p.images, &p.tiling, run_count, runs, (p.first_channel + c) // p.images.C,
+            channel, channel + count, p.inputs + c * p.slab + panel * PANEL, p.slab, p.input_plane,
+        )
+        c += count
     return 0
 
 
@@ -230,6 +239,9 @@ cdef int sums_item(const void* problem, Py_ssize_t item, char* scratch) noexcept
     cdef Py_ssize_t e, c, v
     cdef int R, r, bad = 0
     for e in range(p.tiling.elements):
+        if not in_element(p, e, p.first_channel + first, p.first_channel + first + count - 1):
+            memset(sums + e * CHANNELS * WIDTH, 0, count * WIDTH * sizeof(real))
+            continue
         c = 0
         while c < count:
             R = rows_for(count - c, 2)  # rows beyond the last are overwritten
@@ -249,6 +261,17 @@ cdef int sums_item(const void* problem, Py_ssize_t item, char* scratch) noexcept
             sums + v * LANES,
         )
     return bad
+
+
+cdef inline bint in_element(const Problem* p, Py_ssize_t e, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    """Whether the taps that there are of the pieces of channels first to last need that element."""
+    cdef const Side* h = &p.tiling.h
+    cdef const Side* w = &p.tiling.w
+    cdef Py_ssize_t split
+    for split in range(first // p.images.C, last // p.images.C + 1):
+        if meets(h, e // w.reach, split // w.split, 0) and meets(w, e % w.reach, split % w.split, 0):
+            return True
+    return False
 
 
 cdef inline int transform_back(const Problem* p, real* sums) noexcept nogil:
@@ -276,18 +299,38 @@ cdef inline void add_filters(
     const Problem* p, Py_ssize_t first, Py_ssize_t count, Py_ssize_t o, const real* sums,
 ) noexcept nogil:
     """dw[o + lane, first + c, tap] += sums[tap, c, lane], for c < count; the first slab sets it."""
+    cdef const Side* h = &p.tiling.h
+    cdef const Side* w = &p.tiling.w
+    cdef Py_ssize_t taps = p.KH * p.KW, c, row, col, u, split
+    cdef real* dw = p.dw + o * p.images.C * taps
+    if p.tiling.splits == 1:
+        add_run(p, sums, 0, count * taps, dw + first * taps, o)
+        return
+    for c in range(count):
+        split = (first + c) // p.images.C
+        row, col = split // w.split * h.apart, split % w.split * w.apart
+        for u in range(min(h.taps, p.KH - row)):
+            add_run(
+                p, sums + c * WIDTH, u * w.taps, min(w.taps, p.KW - col),
+                dw + (first + c) % p.images.C * taps + (row + u) * p.KW + col, o,
+            )
+
+
+cdef inline void add_run(
+    const Problem* p, const real* sums, Py_ssize_t tap, Py_ssize_t count, real* dw, Py_ssize_t o,
+) noexcept nogil:
+    """Numbers that follow one another in dw: taps from that one on, then those of the next channel."""
     cdef vec corner[LANES]
-    cdef Py_ssize_t taps = p.tiling.h.taps * p.tiling.w.taps, per_filter = p.images.C * taps
-    cdef Py_ssize_t t = 0, c = 0, tap = 0, i, length
-    cdef real* dw = p.dw + o * per_filter + first * taps
-    while t < count * taps:
-        length = min(<Py_ssize_t> LANES, count * taps - t)
+    cdef Py_ssize_t taps = p.tiling.h.taps * p.tiling.w.taps, per_filter = p.images.C * p.KH * p.KW
+    cdef Py_ssize_t t = 0, i, length
+    while t < count:
+        length = min(<Py_ssize_t> LANES, count - t)
         for i in range(LANES):
             corner[i] = splat(0)
             if i < length:
-                corner[i] = load(sums + (tap * CHANNELS + c) * WIDTH)
+                corner[i] = load(sums + tap * CHANNELS * WIDTH)
                 tap += 1
                 if tap == taps:
-                    tap, c = 0, c + 1
+                    tap, sums = 0, sums + WIDTH
         store_transposed(corner, dw + t, per_filter, min(<Py_ssize_t> LANES, p.O - o), length, p.first > 0)
         t += length

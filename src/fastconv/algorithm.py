@@ -37,9 +37,8 @@ def set_conv_algorithm(name: str) -> None:
         "winograd" is for kernels with stride 1 of 2 columns and more, and for those that a stride or
         upsampling of s cuts into phases of 1, 2, 3 or 5 rows and 2, 3 or 5 columns (3 or 4 taps by 2:
         two; 5: three), up to 15 x 15 taps and strides of 5; all others run directly, and so do gradients
-        with respect to weights with a stride or of kernels with sides other than 1, 3 and 5. "auto", the
-        default, uses it where it is faster: on compiled kernels, from about 12 (3x3) to 40 (1-D, 3)
-        channels.
+        with respect to weights with a stride or of kernels with sides of 2 and 4. "auto", the default,
+        uses it where it is faster: on compiled kernels, from about 12 (3x3) to 40 (1-D, 3) channels.
         Without a call it is what FASTCONV_CONV says.
 
     Raises
@@ -79,9 +78,10 @@ _SMALL = 1.08
 _SMALL_IMAGES, _SMALL_ROW, _SMALL_PIXELS, _SMALL_FILTERS = 8, 16, 196, (10 << 10, 1 << 16)
 # - one of transformed tiles, with phases or pieces; their number goes up to whole vectors:
 _PARTS_PRODUCT, _TILES = 1.3, 8
-# - the transforms of a number of input and of output, and of those of phases or pieces; more where lines
-#   alone are transformed, and where steps other than 1 and 2 are read and written number by number:
-_TRANSFORMS, _PARTS_TRANSFORMS, _LINE, _STEPS = 16, 12, 1.2, 3
+# - the transforms of a number of input and of output, and of those of phases or pieces (of pieces for the
+#   gradient of weights: 128 measurements, 0.4%); more where lines alone are transformed, and where steps
+#   other than 1 and 2 are read and written number by number:
+_TRANSFORMS, _PARTS_TRANSFORMS, _LINE, _STEPS = 16, (12, 18), 1.2, 3
 # - the transform of a number of a filter, and of its gradient; for phases and pieces, which are many more
 #   filters, with reading them again from the third-level cache:
 _FILTERS, _PARTS_FILTERS = (9, 18), 22
@@ -135,7 +135,7 @@ def _judge(
         pieces = _over(KH, high) * _over(KW, wide)
     if high not in _TILE_OUTPUTS or wide not in _TILE_OUTPUTS or wide == 1:
         return False, False
-    if weights and (pieces > 1 or 2 in (high, wide)):
+    if weights and 2 in (high, wide):
         return False, False
     parts = stride[0] * stride[1] * pieces
     inputs, outputs = C * parts, O * up[0] * up[1]
@@ -158,13 +158,13 @@ def _judge(
     tiles = _over(tiles, _TILES) * _TILES
     product, filters, transforms = 1.0, _FILTERS[weights], _TRANSFORMS
     if steps > 1 or pieces > 1:
-        product, filters, transforms = _PARTS_PRODUCT, _PARTS_FILTERS, _PARTS_TRANSFORMS
+        product, filters, transforms = _PARTS_PRODUCT, _PARTS_FILTERS, _PARTS_TRANSFORMS[weights]
     transform = transforms * (_LINE if high == 1 else 1) * (_STEPS if steps > 2 else 1)
     product *= points_met(KH, high, rows, stride[0], pad[0], up[0])
     product *= points_met(KW, wide, cols, stride[1], pad[1], up[1])
     points = (rows + high - 1) * (cols + wide - 1)
     groups = 1
-    if parts > 1 and points * inputs * outputs * itemsize > _FILTERS_BYTES:
+    if parts > 1 and not weights and points * inputs * outputs * itemsize > _FILTERS_BYTES:
         groups = _over(points * chunk * outputs * itemsize, _GROUP_BYTES)
         filters *= _over(points * tiles * _over(outputs, groups) * itemsize, _SUMS_BYTES)
     winograd = points * (

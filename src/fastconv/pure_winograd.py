@@ -178,12 +178,16 @@ def winograd(
 def winograd_weights(x: Array, dz: Array, dw: Array, pad: Pair, threads: int) -> bool:
     if not (np.isfinite(x).all() and np.isfinite(dz).all()):
         return False
+    taps = [piece_taps(size) for size in dw.shape[2:]]
     (A, B, G), (Aw, Bw, Gw) = (
-        [matrix.astype(dw.dtype) for matrix in of_axis] for of_axis in matrices(dw.shape[2:])
+        [matrix.astype(dw.dtype) for matrix in of_axis] for of_axis in matrices((taps[0], taps[1]))
     )
     sides, reaches = (A.shape[1], Aw.shape[1]), (len(A), len(Aw))
-    inputs = B.T @ _tiles(x, pad, dz.shape[2:], sides, reaches) @ Bw
     gradients = A @ _tiles(dz, (0, 0), dz.shape[2:], sides, sides) @ Aw.T
-    sums = np.einsum("nopqij,ncpqij->ocij", gradients, inputs, optimize=True)
-    dw[...] = G.T @ sums @ Gw
+    for u in range(0, dw.shape[2], taps[0]):
+        for v in range(0, dw.shape[3], taps[1]):
+            inputs = B.T @ _tiles(x, (pad[0] - u, pad[1] - v), dz.shape[2:], sides, reaches) @ Bw
+            sums = np.einsum("nopqij,ncpqij->ocij", gradients, inputs, optimize=True)
+            piece = dw[:, :, u : u + taps[0], v : v + taps[1]]
+            piece[...] = (G.T @ sums @ Gw)[:, :, : piece.shape[2], : piece.shape[3]]
     return bool(np.isfinite(dw).all())

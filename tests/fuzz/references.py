@@ -118,8 +118,8 @@ def conv(
     dLdA = dLdA._replace(free=dLdA.free | spoilt[:, None, None])
     if backward:
         dLdA = _by_winograd(dLdA, real, dz, w, O, *backward)
-    if forward and {*by, *between_inputs} == {1} and {*kernel} <= {1, 3, 5}:
-        dLdW = _weights_by_winograd(dLdW, real, a, dz, w.shape)
+    if forward and {*by, *between_inputs} == {1} and not {*kernel} & {2, 4}:
+        dLdW = _weights_by_winograd(dLdW, real, a, dz, forward[0])
     return [dLdA, dLdW, real.total(dz, (0, 2, 3))]
 
 
@@ -209,8 +209,8 @@ def _by_winograd(
     return direct._replace(bound=direct.bound + bound)
 
 
-def _weights_by_winograd(direct: Expected, real: Real, x: Array, dz: Array, shape: Any) -> Expected:
-    (A, B, G), (Aw, Bw, Gw) = _WINOGRAD[shape[2:]]
+def _weights_by_winograd(direct: Expected, real: Real, x: Array, dz: Array, matrices: Any) -> Expected:
+    (A, B, G), (Aw, Bw, Gw) = matrices
     tiles = len(dz) * math.prod(-(-n // m.shape[1]) for n, m in zip(dz.shape[2:], (A, Aw)))
     elements = np.outer(A.sum(1), Aw.sum(1)) * np.outer(B.sum(0), Bw.sum(0))
     of_ones = (G.T @ elements @ Gw).max() * tiles
