@@ -78,9 +78,8 @@ cdef bint convolve(Problem* p, const Cut* work, int threads) except -1:
     p.most_terms = work.channels * p.tiling.splits
     p.split_pitch = pitch_of(work.channels)
     p.pitch = p.tiling.splits * p.split_pitch
-    p.weights_plane = work.group * ups * p.pitch + PAD
-    p.input_plane = p.most_terms * PANEL + PAD
-    p.output_plane = (ceil_div(work.group, p.parts) * ups + SPARE_ROWS) * PANEL + PAD
+    p.weights_plane, p.input_plane = work.weights_plane, work.input_plane
+    p.output_plane = work.output_plane
     try:
         for p.panel in range(0, panels, work.slab):
             p.panels = min(work.slab, panels - p.panel)

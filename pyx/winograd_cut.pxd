@@ -54,6 +54,8 @@ cdef struct Cut:
     Py_ssize_t parts  # that the filters of a group are cut in, one to an item
     Py_ssize_t together  # panels of an item
     bint keeps_inputs, keeps_sums  # of a slab
+    # Numbers from one element to the next: of the group's weights, of a panel's inputs and of a part's sums.
+    Py_ssize_t weights_plane, input_plane, output_plane
     # Bytes: of the group's weights, of a panel's inputs, and of its sums, with those of all parts.
     Py_ssize_t weights_size, inputs_size, sums_size
 
@@ -128,9 +130,12 @@ cdef inline Cut cut_in_chunks(const Problem* p, int threads) noexcept nogil:
 cdef inline void find_sizes(const Problem* p, Cut* cut) noexcept nogil:
     cdef Py_ssize_t ups = p.tiling.ups, splits = p.tiling.splits
     cdef Py_ssize_t element = p.tiling.elements * sizeof(real)
-    cut.weights_size = element * (cut.group * ups * splits * pitch_of(cut.channels) + PAD)
-    cut.inputs_size = element * (cut.channels * splits * PANEL + PAD)
-    cut.sums_size = element * cut.parts * ((ceil_div(cut.group, cut.parts) * ups + SPARE_ROWS) * PANEL + PAD)
+    cut.weights_plane = cut.group * ups * splits * pitch_of(cut.channels) + PAD
+    cut.input_plane = cut.channels * splits * PANEL + PAD
+    cut.output_plane = (ceil_div(cut.group, cut.parts) * ups + SPARE_ROWS) * PANEL + PAD
+    cut.weights_size = element * cut.weights_plane
+    cut.inputs_size = element * cut.input_plane
+    cut.sums_size = element * cut.parts * cut.output_plane
 
 
 cdef inline Py_ssize_t pitch_of(Py_ssize_t channels) noexcept nogil:
